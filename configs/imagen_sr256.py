@@ -1,0 +1,26 @@
+"""The paper's 64 -> 256 px stage (Imagen, appendix F.2): an Efficient U-Net of 0.57B parameters with T5-XXL's text width.
+
+python -m imagen_jax.train --config=configs/imagen_sr256.py --workdir=DIR --config.data.source=... --config.data.text_store=...
+
+The paper: 128 TPU v4 chips, batch 2048, 2.5M steps. This is the configuration, not a result of ours.
+"""
+
+from imagen_jax.config import base_config
+
+
+def get_config():
+    config = base_config()
+    config.data.image_size, config.data.low_res_size = 256, 64
+    config.model.update(
+        name="efficient_unet",
+        channels=128,
+        channel_mults=(1, 2, 4, 8),
+        num_blocks=(2, 4, 8, 8),
+        attention=("none", "none", "none", "joint"),
+        num_heads=8,
+        skip_per_block=True,
+        dtype="bfloat16",
+        remat=True,
+    )
+    config.sampling.guidance_weight = 8.0  # of the paper's COCO FID
+    return config

@@ -1,0 +1,318 @@
+"""For configs/ and the mains: variants, the checks of a whole config before anything expensive, and its written form.
+
+Below the mains nothing sees a config: what is checked here are relations between fields, which no single function sees.
+A name (sampler, schedule, source, ...) is checked where it is looked up, by its own table.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imagen_jax.errors import InputError
+from imagen_jax.registry import did_you_mean
+
+T = TypeVar("T")
+
+# A run that goes on must keep these.
+_FIXED_FOR_A_RUN = (
+    "config.model.",
+    "config.diffusion.schedule",
+    "config.diffusion.prediction",
+    "config.data.image_size",
+    "config.data.low_res_size",
+    "config.optimizer.name",
+)
+
+_FIELDS = {
+    "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens",
+    "model": "name channels channel_mults num_blocks",
+    "diffusion": "schedule prediction weighting caption_drop_rate max_aug_level",
+    "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2",
+    "train": "num_steps log_every checkpoint_every sample_every keep_checkpoints",
+    "sampling": "sampler num_steps guidance_weight threshold aug_level",
+}
+
+# How often a network with n levels halves the image. One that isn't listed checks its own shapes.
+_HALVINGS = {"unet": lambda num_levels: num_levels - 1, "efficient_unet": lambda num_levels: num_levels}
+
+
+def base_config() -> ConfigDict:
+    """Every field of a run, with the paper's values where it has them (Imagen, appendix F); configs/ change what differs."""
+    config = ConfigDict()
+    config.seed = 0  # of initialisation, data order and noise
+    config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
+    config.prompts = ()  # of the sample grids
+    config.data = ConfigDict(
+        {
+            "source": "",  # see data.sources.open_source: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT"
+            "data_dir": "datasets",  # where prepared data sets are kept
+            "text_store": "",  # embeddings of the source's captions, by precompute_text
+            "text_encoder": "",  # the encoder's folder: for other prompts, and for export
+            "image_size": 64,  # pixels of a side of the stage's images
+            "low_res_size": 0,  # of the stage before; 0: a base stage
+            "crop_size": 0,  # train on random crops of this size; 0: on whole images
+            "batch_size": 2048,  # images a step, over all devices
+            "max_tokens": 128,  # text tokens an example; longer captions are cut
+        }
+    )
+    config.model = ConfigDict()  # name, dtype and the network's own attributes
+    config.diffusion = ConfigDict(
+        {
+            "schedule": "cosine",  # key of diffusion.schedules.SCHEDULES
+            "prediction": "eps",  # eps, v or x
+            "weighting": "eps",  # key of diffusion.objective.WEIGHTINGS
+            "caption_drop_rate": 0.1,  # share of examples that train the unconditional model
+            "max_aug_level": 1.0,  # aug_level ~ U(0, this) for the low-resolution input
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "adam",  # key of training.optimizer.OPTIMIZERS
+            "learning_rate": 1e-4,  # at the end of the warm-up
+            "warmup_steps": 10_000,
+            "decay_steps": 2_500_000,  # length of the cosine decay to 0, from step 0; 0: none
+            "grad_clip_norm": 1.0,  # of the global norm; 0: no clipping
+            "b1": 0.9,  # Adam's
+            "b2": 0.999,  # Adam's
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "num_steps": 2_500_000,
+            "log_every": 100,  # steps
+            "checkpoint_every": 5_000,  # steps
+            "sample_every": 10_000,  # steps between grids of config.prompts
+            "keep_checkpoints": 3,  # the newest
+        }
+    )
+    config.sampling = ConfigDict(
+        {
+            "sampler": "ddpm",  # key of diffusion.samplers.SAMPLERS
+            "num_steps": 256,  # network evaluations
+            "guidance_weight": 1.0,  # 1: none
+            "threshold": "dynamic",  # none, static or dynamic
+            "aug_level": 0.0,  # noise added to the low-resolution input
+        }
+    )
+    return config
+
+
+def choose_variant(arg: str, variants: Mapping[str, T]) -> T:
+    """`variants[arg]`, for `get_config(arg)`; `--config=FILE:arg`.
+
+    Raises:
+      InputError: no such variant; the message lists them.
+    """
+    if arg not in variants:
+        choices = ", ".join(f":{name}" for name in variants)
+        raise InputError(f'no variant "{arg}" of this config; choose from: {choices}.{did_you_mean(arg, variants)}')
+    return variants[arg]
+
+
+def resolved(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain nested dicts, references replaced by their values."""
+    return config.to_dict()
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON with sorted keys, the same text for the same values; tuples become lists."""
+    return json.dumps(resolved(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def config_hash(config: ConfigDict) -> str:
+    """12 hexadecimal digits that are the same on every host for the same values."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
+
+
+def check_resumes(config: ConfigDict, saved: Path) -> None:
+    """Checks that a run whose config was saved as JSON in `saved` can go on with `config`; nothing to check if it's absent.
+
+    Raises:
+      InputError: the network, the sizes or the diffusion process differ: what was learnt would be lost or wrong.
+    """
+    if not saved.is_file():
+        return
+    try:
+        old = _leaves(json.loads(saved.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(f'"{saved}" is damaged ({error}); use another --workdir, or delete that file') from error
+    new = _leaves(json.loads(to_json(config)))
+    changed = {path: (old.get(path), new.get(path)) for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+    rows = [f"config.{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items())]
+    fatal = [row for row in rows if row.startswith(_FIXED_FOR_A_RUN)]
+    if fatal:
+        raise InputError(
+            f'"{saved.parent}" holds a run with another config; use another --workdir, or these values:\n  '
+            + "\n  ".join(fatal)
+        )
+    for row in rows:
+        logging.warning("changed since this run was started: %s", row)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested dicts."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def validate(config: ConfigDict, *, num_devices: int) -> None:
+    """Checks a whole config. `num_devices`: over all hosts, as `data.batch_size` is.
+
+    Raises:
+      InputError: a field is missing, out of range, or doesn't fit another or the devices; the message names the values
+        and the remedy.
+    """
+    _check_fields(config)
+    # Any: to a type checker a ConfigDict's field could be of every type.
+    tree: Any = config
+    _check_ranges(tree)
+    _check_batch(tree.data.batch_size, num_devices)
+    _check_network(tree.model)
+    _check_sizes(tree.data, _size_multiple(tree.model))
+    _check_low_res(tree)
+    _check_schedule(tree.optimizer)
+
+
+def _fail(name: str, value: object, expected: str) -> None:
+    raise InputError(f"config.{name} must be {expected} (got {value!r})")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _check_fields(config: ConfigDict) -> None:
+    top = ("seed", "ema_decay", "prompts")
+    paths = [*top, *(f"{group}.{field}" for group, fields in _FIELDS.items() for field in fields.split())]
+    for path in paths:
+        node: Any = config
+        for part in path.split("."):
+            if not isinstance(node, ConfigDict) or part not in node:
+                raise InputError(f"config.{path} is missing; the files in configs/ show every field")
+            node = node[part]
+
+
+def _check_ranges(config: Any) -> None:
+    flat = {f"{group}.{field}": config[group][field] for group, fields in _FIELDS.items() for field in fields.split()}
+    positive_ints = ["data.image_size", "data.batch_size", "data.max_tokens", "model.channels", "sampling.num_steps"]
+    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split()]:
+        if not _is_int(flat[name]) or flat[name] <= 0:
+            _fail(name, flat[name], "> 0")
+    for name in ("data.low_res_size", "data.crop_size", "optimizer.warmup_steps", "optimizer.decay_steps"):
+        if not _is_int(flat[name]) or flat[name] < 0:
+            _fail(name, flat[name], ">= 0")
+    if not (_is_int(config.seed) and 0 <= config.seed < 2**32):
+        _fail("seed", config.seed, "in [0, 2^32)")
+    if not (_is_finite(flat["optimizer.learning_rate"]) and flat["optimizer.learning_rate"] > 0):
+        _fail("optimizer.learning_rate", flat["optimizer.learning_rate"], "> 0 and finite")
+    if not (_is_finite(config.ema_decay) and 0 < config.ema_decay < 1):
+        _fail("ema_decay", config.ema_decay, "between 0 and 1, both excluded")
+    for name in ("optimizer.grad_clip_norm", "sampling.guidance_weight"):
+        if not (_is_finite(flat[name]) and flat[name] >= 0):
+            _fail(name, flat[name], ">= 0 and finite")
+    for name in ("diffusion.caption_drop_rate", "diffusion.max_aug_level", "sampling.aug_level"):
+        if not (_is_finite(flat[name]) and 0 <= flat[name] <= 1):
+            _fail(name, flat[name], "in [0, 1]")
+    if not all(isinstance(prompt, str) and prompt.strip() for prompt in config.prompts):
+        _fail("prompts", tuple(config.prompts), "captions, none of them empty")
+
+
+def _nearest_multiples(value: int, multiple: int) -> str:
+    """'8 or 16' for 12 and 8; '8' for 5 and 8."""
+    below, above = value // multiple * multiple, -(-value // multiple) * multiple
+    return " or ".join(str(size) for size in sorted({below, above}) if size > 0)
+
+
+def _check_batch(batch_size: int, num_devices: int) -> None:
+    if batch_size % num_devices:
+        raise InputError(
+            f"config.data.batch_size = {batch_size} can't be divided among {num_devices} devices; "
+            f"use {_nearest_multiples(batch_size, num_devices)}"
+        )
+
+
+def _check_network(model: Any) -> None:
+    mults = model.channel_mults
+    if not mults or not all(_is_int(mult) and mult > 0 for mult in mults):
+        _fail("model.channel_mults", tuple(mults), "one positive integer for each level, such as (1,2,4)")
+    if isinstance(model.num_blocks, tuple | list):
+        if not all(_is_int(count) and count > 0 for count in model.num_blocks):
+            _fail("model.num_blocks", tuple(model.num_blocks), "positive integers")
+        if len(model.num_blocks) != len(mults):
+            raise InputError(
+                f"config.model.num_blocks = {tuple(model.num_blocks)} has {len(model.num_blocks)} entries, but "
+                f"config.model.channel_mults = {tuple(mults)} has {len(mults)}; both have one for each level"
+            )
+    elif not _is_int(model.num_blocks) or model.num_blocks <= 0:
+        _fail("model.num_blocks", model.num_blocks, "> 0")
+
+
+def _size_multiple(model: Any) -> int:
+    """What every image size must be a multiple of."""
+    halvings = _HALVINGS.get(model.name)
+    return 2 ** halvings(len(model.channel_mults)) if halvings else 1
+
+
+def _check_sizes(data: Any, multiple: int) -> None:
+    for name in ("image_size", "crop_size"):
+        if data[name] % multiple:
+            raise InputError(
+                f"config.data.{name} = {data[name]} can't be halved as often as config.model.channel_mults asks; the "
+                f"network takes multiples of {multiple}, such as {_nearest_multiples(data[name], multiple)}"
+            )
+    if data.crop_size > data.image_size:
+        raise InputError(
+            f"config.data.crop_size = {data.crop_size} is larger than config.data.image_size = {data.image_size}; "
+            "0 takes the whole image"
+        )
+
+
+def _check_low_res(config: Any) -> None:
+    """The low-resolution input of a super-resolution stage, or, of a base stage, that nothing asks for one."""
+    data, max_aug, aug = config.data, config.diffusion.max_aug_level, config.sampling.aug_level
+    if not data.low_res_size:
+        if data.crop_size:
+            raise InputError(
+                f"config.data.crop_size = {data.crop_size} is for super-resolution, but config.data.low_res_size = 0 "
+                "is a base stage, which draws whole images; set one of them"
+            )
+        return
+    if data.image_size % data.low_res_size or data.image_size == data.low_res_size:
+        sizes = [size for size in range(1, data.image_size) if data.image_size % size == 0]
+        nearest = sorted(sorted(sizes, key=lambda size: abs(size - data.low_res_size))[:2])
+        raise InputError(
+            f"config.data.image_size = {data.image_size} is not 2, 3, ... times config.data.low_res_size = "
+            f"{data.low_res_size}; low_res_size could be {' or '.join(map(str, nearest))}"
+        )
+    factor = data.image_size // data.low_res_size
+    if data.crop_size % factor:
+        raise InputError(
+            f"config.data.crop_size = {data.crop_size} doesn't cover whole pixels of the {factor} times smaller input "
+            f"(image_size = {data.image_size}, low_res_size = {data.low_res_size}); "
+            f"use {_nearest_multiples(data.crop_size, factor)}"
+        )
+    if aug > max_aug:
+        raise InputError(
+            f"config.sampling.aug_level = {aug} is above config.diffusion.max_aug_level = {max_aug}: training never "
+            "shows the network such an input; lower the first or raise the second"
+        )
+
+
+def _check_schedule(optimizer: Any) -> None:
+    if optimizer.decay_steps and optimizer.warmup_steps >= optimizer.decay_steps:
+        raise InputError(
+            f"config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves nothing of "
+            f"config.optimizer.decay_steps = {optimizer.decay_steps}, which counts from step 0"
+        )

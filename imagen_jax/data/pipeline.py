@@ -1,0 +1,177 @@
+"""From a source and its stored text embeddings to batches: infinite, reshuffled every epoch, deterministic, resumable.
+
+Record positions count through all epochs: global batch number b holds positions [b * B, (b + 1) * B), and process k
+its k-th contiguous block. So what a batch holds, and in which order, depends on the seed alone and not on the number of
+processes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import grain
+import jax
+import ml_dtypes
+import numpy as np
+
+from imagen_jax.data.preprocess import check_sizes, full_image, stage_input
+from imagen_jax.data.sources.base import Source
+from imagen_jax.errors import InputError
+
+# A data set whose images at the stage's size fit in this much memory is decoded once.
+CACHE_BYTES = 1 << 30
+
+
+class TextEmbeddings(Protocol):
+    """What the pipeline needs of a text store: bfloat16 [number of tokens, D] by record."""
+
+    source_fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+def make_dataset(
+    source: Source,
+    text_store: TextEmbeddings,
+    *,
+    image_size: int,
+    low_res_size: int | None = None,
+    crop_size: int | None = None,
+    batch_size: int,
+    max_tokens: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    shuffle: bool = True,
+    num_threads: int = 2,
+) -> grain.IterDataset:
+    """An infinite data set of this process's batches; `iter()` of it has get_state and set_state (a few bytes of JSON).
+
+    Args:
+      source: images and captions.
+      text_store: embeddings of this source's captions.
+      image_size, low_res_size, crop_size: see `preprocess.stage_input`; S = crop_size or image_size below.
+      batch_size: of all processes together. A process gets B = batch_size / process_count records a batch.
+      max_tokens: L. Shorter texts are padded with zeros, longer ones cut.
+      seed: of the order and of the crops.
+      shuffle: another order in every epoch; without it the source's order.
+      num_threads: that decode ahead.
+
+    Returns:
+      A data set of dicts of numpy arrays: image float32 [B, S, S, 3] in [-1, 1], low_res (with `low_res_size`) float32
+      [B, h, h, 3] in [-1, 1], text_emb bfloat16 [B, L, D], text_mask bool [B, L].
+
+    Raises:
+      InputError: a store that was made for another source, an empty source, sizes that don't fit, a batch size that the
+        processes don't divide.
+    """
+    check_sizes(image_size, low_res_size=low_res_size, crop_size=crop_size)
+    check_batch_size(batch_size, process_count, what="processes")
+    _check_store(source, text_store)
+    images = _Images(source, image_size)
+
+    def load(record: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        stage = stage_input(images[record], low_res_size=low_res_size, crop_size=crop_size, rng=rng)
+        text_emb, text_mask = pad_text(text_store[record], max_tokens)
+        return {**stage, "text_emb": text_emb, "text_mask": text_mask}
+
+    positions = grain.MapDataset.range(len(source)).seed(seed)
+    if shuffle:
+        positions = positions.shuffle()
+    # Repeated before it is batched, so that batches run across the end of an epoch and no record is left out.
+    records = positions.repeat().random_map(load)
+    blocks = records.batch(batch_size // process_count)[process_index::process_count]
+    return blocks.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads))
+
+
+def pad_text(embedding: np.ndarray, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """[n, D] -> text_emb bfloat16 [max_tokens, D], zero after the first n rows, and text_mask bool [max_tokens]."""
+    num_tokens = min(len(embedding), max_tokens)
+    padded = np.zeros((max_tokens, embedding.shape[1]), ml_dtypes.bfloat16)
+    padded[:num_tokens] = embedding[:num_tokens]
+    return padded, np.arange(max_tokens) < num_tokens
+
+
+def check_batch_size(batch_size: int, divisor: int, *, what: str) -> None:
+    """Raises InputError with the nearest valid sizes unless `divisor` (the number of `what`) divides `batch_size`."""
+    if batch_size >= 1 and batch_size % divisor == 0:
+        return
+    below = max(batch_size, 0) // divisor * divisor
+    nearest = " or ".join(str(size) for size in (below, below + divisor) if size > 0)
+    raise InputError(
+        f"batch size {batch_size} must be a positive multiple of the {divisor} {what}; the nearest: {nearest}"
+    )
+
+
+def prefetch_to_devices(
+    iterator: grain.DatasetIterator, *, devices: Sequence[Any], depth: int = 2
+) -> grain.DatasetIterator:
+    """Batches on this process's devices, made ready by a background thread `depth` batches ahead.
+
+    get_state and set_state are those of the batch last yielded, not of the ones read ahead; the result is a grain
+    iterator, so that `grain.checkpoint.CheckpointSave` takes it. Call `close()` at the end to stop the thread.
+
+    Args:
+      iterator: of `make_dataset`'s batches, leading dimension B. From here on the thread owns it.
+      devices: this process's jax devices, in the order that pmap has them (`jax.local_devices()`).
+
+    Returns:
+      An iterator of dicts of jax.Array [len(devices), B / len(devices), ...], sharded over the leading dimension as
+      `jax.pmap` wants them, so that it copies nothing.
+
+    Raises:
+      InputError: with the first batch, if the devices don't divide B.
+    """
+    return grain.experimental.ThreadPrefetchDatasetIterator(_ToDevices(iterator, devices), prefetch_buffer_size=depth)
+
+
+class _ToDevices(grain.DatasetIterator):
+    """Splits a batch over the devices."""
+
+    def __init__(self, parent: grain.DatasetIterator, devices: Sequence[Any]):
+        super().__init__(parent)
+        self._num_devices = len(devices)
+        mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+
+    def __next__(self) -> dict[str, jax.Array]:
+        return jax.device_put({name: self._split(array) for name, array in next(self._parent).items()}, self._sharding)
+
+    def _split(self, array: np.ndarray) -> np.ndarray:
+        check_batch_size(len(array), self._num_devices, what="devices of this process")
+        return array.reshape(self._num_devices, -1, *array.shape[1:])
+
+    def get_state(self) -> dict[str, Any]:
+        return self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state)
+
+
+class _Images:
+    """float32 [S, S, 3] in [-1, 1] by record, kept once decoded if all of them fit in `CACHE_BYTES`."""
+
+    def __init__(self, source: Source, image_size: int):
+        self._source = source
+        self._image_size = image_size
+        self._kept: dict[int, np.ndarray] = {}
+        self._keep = len(source) * image_size**2 * 3 * 4 <= CACHE_BYTES
+
+    def __getitem__(self, record: int) -> np.ndarray:
+        image = self._kept.get(record)
+        if image is None:
+            image = full_image(self._source[record]["image"], image_size=self._image_size)
+            if self._keep:
+                self._kept[record] = image
+        return image
+
+
+def _check_store(source: Source, store: TextEmbeddings) -> None:
+    if len(source) == 0:
+        raise InputError(f'"{source.spec}" has no records')
+    if store.source_fingerprint != source.fingerprint or len(store) != len(source):
+        raise InputError(
+            f"the stored text embeddings ({len(store)} texts of {store.source_fingerprint[:12]}) were not made for "
+            f'"{source.spec}" ({len(source)} captions, {source.fingerprint[:12]}); compute them again'
+        )

@@ -1,0 +1,1 @@
+"""Evaluation of EMA parameters during training, and of finished cascades."""

@@ -1,0 +1,49 @@
+"""A grid of samples of fixed prompts with fixed noise, so that two grids of a run differ by training alone."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagen_jax.sampling.images import labelled_grid, resize_nearest, to_uint8
+from imagen_jax.sampling.stage import Stage
+from imagen_jax.types import Params
+
+
+class SampleGrid:
+    """Yields "samples": the stage's images over their captions; for super-resolution each behind its input."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        text_emb: np.ndarray,
+        text_mask: np.ndarray,
+        captions: Sequence[str],
+        low_res: np.ndarray | None = None,
+        seed: int = 0,
+    ):
+        """One image a caption.
+
+        Args:
+          text_emb: [N,L,D].
+          text_mask: [N,L] bool.
+          low_res: [N,h,w,3] float32 in [-1, 1], for a super-resolution stage.
+        """
+        self._stage = stage
+        self._text_emb, self._text_mask = jnp.asarray(text_emb), jnp.asarray(text_mask)
+        self._captions = list(captions)
+        self._low_res = low_res
+        key = jax.random.key(seed)
+        self._keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(np.arange(len(self._captions)))
+
+    def run(self, params: Params, step: int) -> Iterator[tuple[str, np.ndarray]]:
+        """See `Evaluator.run`."""
+        low_res = None if self._low_res is None else jnp.asarray(self._low_res)
+        samples = self._stage.sample(params, self._text_emb, self._text_mask, keys=self._keys, low_res=low_res)
+        images = list(to_uint8(np.asarray(samples)))
+        if self._low_res is not None:
+            inputs = [resize_nearest(image, self._stage.image_size) for image in to_uint8(self._low_res)]
+            images = [np.concatenate(pair, axis=1) for pair in zip(inputs, images, strict=True)]
+        yield "samples", labelled_grid(images, self._captions, columns=min(4, len(images)))

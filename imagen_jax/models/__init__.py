@@ -1,0 +1,35 @@
+"""Networks (flax.linen). They know tensors, not diffusion, text encoders or data."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagen_jax.errors import InputError
+from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.unet import UNet
+from imagen_jax.registry import did_you_mean, lookup
+
+MODELS: Mapping[str, type[nn.Module]] = {"unet": UNet, "efficient_unet": EfficientUNet}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def make_model(name: str, *, dtype: str = "bfloat16", **kwargs: Any) -> nn.Module:
+    """The network called `name`; lists (from JSON) become tuples.
+
+    Args:
+      dtype: compute type, a key of `DTYPES`; parameters are always float32.
+      kwargs: the network's attributes.
+
+    Raises:
+      InputError: an unknown network, dtype or attribute.
+    """
+    model = lookup(MODELS, name, what="model")
+    known = [key for key in inspect.signature(model).parameters if key not in ("parent", "name", "dtype")]
+    for key in kwargs:
+        if key not in known:
+            raise InputError(f'model "{name}" has no "{key}"; it has: {", ".join(known)}.{did_you_mean(key, known)}')
+    hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+    return model(**hashable, dtype=lookup(DTYPES, dtype, what="dtype"))

@@ -1,0 +1,121 @@
+"""The super-resolution stages' Efficient U-Net (Imagen, appendix B.1, F.2, F.3)."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagen_jax.models.attention import ImageTextAttention
+from imagen_jax.models.embeddings import Conditioning
+from imagen_jax.models.layers import Dtype, EfficientResBlock, conv3x3, group_norm, scale_shift, upsample
+
+# What stands behind a level's residual blocks: nothing, self-attention with the text's keys and values beside the image's
+# own (F.2), or a cross-attention to the text alone (F.3).
+ATTENTION_KINDS: Mapping[str, tuple[bool, bool]] = {
+    "none": (False, False),
+    "joint": (True, True),
+    "cross": (True, False),
+}
+
+
+class EfficientUNet(nn.Module):
+    """U-Net whose strided convolution comes first on the way down and last on the way up; defaults are the paper's 64 -> 256 stage.
+
+    Down block: strided convolution, scale and shift by the conditioning vector, residual blocks, attention. Up block: the skip
+    connection, scale and shift, residual blocks, attention, then doubling and a convolution. Skip connections are
+    concatenated, scaled by 1 / sqrt(2).
+
+    Attributes:
+      channels: width of the first level.
+      channel_mults: width of each level, as a multiple of `channels`.
+      num_blocks: residual blocks of each level.
+      attention: for each level, a key of `ATTENTION_KINDS`.
+      num_heads: heads of an attention.
+      skip_per_block: True: one skip connection a residual block (0.56B parameters for F.2, near the 600M stated); False: one
+        a level (0.47B for F.3, near the 400M stated). The paper's listings leave it open.
+      low_res_residual: add the low-resolution input, scaled by its alpha, to the output. Only for networks that predict x: it is
+        then the linear estimate of x from that input, and the network learns the difference. Not in the paper: ours, for
+        trainings of minutes.
+      out_channels: channels of the output.
+      remat: recompute each block's activations in the backward pass.
+      dtype: compute type; parameters and output are float32.
+    """
+
+    channels: int = 128
+    channel_mults: tuple[int, ...] = (1, 2, 4, 8)
+    num_blocks: tuple[int, ...] = (2, 4, 8, 8)
+    attention: tuple[str, ...] = ("none", "none", "none", "joint")
+    num_heads: int = 8
+    skip_per_block: bool = True
+    low_res_residual: bool = False
+    out_channels: int = 3
+    remat: bool = False
+    dtype: Dtype = jnp.bfloat16
+
+    @nn.compact
+    def __call__(
+        self,
+        z: jax.Array,
+        logsnr: jax.Array,
+        *,
+        text_emb: jax.Array,
+        text_mask: jax.Array,
+        low_res: jax.Array | None = None,
+        aug_logsnr: jax.Array | None = None,
+    ) -> jax.Array:
+        """As `UNet.__call__`; H and W divisible by 2^levels."""
+        factor = 2 ** len(self.channel_mults)
+        assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
+        res_block = nn.remat(EfficientResBlock) if self.remat else EfficientResBlock
+        emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(
+            logsnr, text_emb=text_emb, text_mask=text_mask, aug_logsnr=aug_logsnr
+        )
+
+        def attend(h: jax.Array, level: int, name: str) -> jax.Array:
+            use_text, use_image = ATTENTION_KINDS[self.attention[level]]
+            if not use_text:
+                return h
+            attention = ImageTextAttention(self.num_heads, use_image=use_image, dtype=self.dtype, name=name)
+            return attention(h, text_emb, text_mask)
+
+        def join(h: jax.Array, skip: jax.Array) -> jax.Array:
+            return jnp.concatenate([h, skip * 2**-0.5], axis=-1)
+
+        h = z if low_res is None else jnp.concatenate([z, low_res], axis=-1)
+        h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
+        skips = [[h]]
+        for level, (mult, num_blocks) in enumerate(zip(self.channel_mults, self.num_blocks, strict=True)):
+            width = mult * self.channels
+            h = conv3x3(width, dtype=self.dtype, strides=2, name=f"down{level}_conv")(h)
+            h = scale_shift(h, emb, dtype=self.dtype, name=f"down{level}_emb")
+            level_skips = []
+            for block in range(num_blocks):
+                h = res_block(width, dtype=self.dtype, name=f"down{level}_block{block}")(h)
+                level_skips.append(h)
+            h = attend(h, level, f"down{level}_attention")
+            skips.append(level_skips if self.skip_per_block else [h])
+
+        for level, (mult, num_blocks) in reversed(
+            list(enumerate(zip(self.channel_mults, self.num_blocks, strict=True)))
+        ):
+            width = mult * self.channels
+            level_skips = skips.pop()
+            for block in range(num_blocks):
+                if level_skips:
+                    h = join(h, level_skips.pop())
+                if block == 0:
+                    h = scale_shift(h, emb, dtype=self.dtype, name=f"up{level}_emb")
+                h = res_block(width, dtype=self.dtype, name=f"up{level}_block{block}")(h)
+            h = attend(h, level, f"up{level}_attention")
+            width_above = self.channel_mults[max(level - 1, 0)] * self.channels
+            h = conv3x3(width_above, dtype=self.dtype, name=f"up{level}_conv")(upsample(h))
+
+        h = join(h, skips.pop()[0])
+        h = nn.swish(group_norm(h.shape[-1], dtype=self.dtype, name="norm_out")(h))
+        output = conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out", zero_init=True)(h)
+        if self.low_res_residual:
+            assert low_res is not None and aug_logsnr is not None
+            alpha = jnp.sqrt(jax.nn.sigmoid(aug_logsnr))[:, None, None, None]
+            output = output + alpha * low_res
+        return output

@@ -1,0 +1,83 @@
+"""Samples from a cascade.
+
+python -m imagen_jax.sample --cascade=CASCADE --prompt="red apple, twemoji style" [--prompt=...] --out=DIR
+
+Writes one PNG an image and stage, a labelled grid of the last stage, and samples.json with prompts, seed and settings.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from absl import flags
+
+from imagen_jax import cli
+from imagen_jax.errors import InputError
+from imagen_jax.sampling import load_cascade
+from imagen_jax.sampling.images import labelled_grid, save_png
+
+_CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
+_PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; repeatable.")
+_PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with a prompt a line.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0)
+_GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight: one for all stages, or one a stage; 1 is none.")
+_STEPS = flags.DEFINE_list("steps", None, "Sampling steps: one for all stages, or one a stage.")
+_AUG_LEVEL = flags.DEFINE_list("aug_level", None, "Noise level of the low-resolution input, 0 to 1: one, or one a stage.")
+_SAMPLER = flags.DEFINE_string("sampler", None, "In place of the stages' own.")
+_STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
+
+
+def main() -> None:
+    """Samples and prints where the pictures are."""
+    prompts = _read_prompts()
+    cascade = load_cascade(_CASCADE.value)
+    settings = {
+        "guidance": cli.numbers(_GUIDANCE, float),
+        "steps": cli.numbers(_STEPS, int),
+        "aug_level": cli.numbers(_AUG_LEVEL, float),
+        "sampler": _SAMPLER.value,
+        "stop_at": _STOP_AT.value,
+    }
+    images = cascade.sample(prompts, seed=_SEED.value, batch_size=_BATCH_SIZE.value, **settings)
+    out = Path(_OUT.value)
+    for size, batch in images.items():
+        for index, image in enumerate(batch):
+            save_png(image, out / f"{index:03d}_{size}.png")
+    last = list(images.values())[-1]
+    save_png(labelled_grid(list(last), prompts, columns=min(4, len(prompts))), out / "grid.png")
+    record = {
+        "cascade": str(_CASCADE.value),
+        "seed": _SEED.value,
+        "settings": {name: value for name, value in settings.items() if value is not None},
+        "stages": [dataclasses.asdict(config) for config in cascade.configs],
+        "prompts": prompts,
+    }
+    (out / "samples.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {out}/grid.png and the PNGs beside it")
+
+
+def _read_prompts() -> list[str]:
+    if bool(_PROMPTS.value) == bool(_PROMPTS_FILE.value):
+        raise InputError('what to draw? give --prompt="..." (repeatable) or --prompts_file=FILE, one of them')
+    if _PROMPTS.value:
+        prompts = _PROMPTS.value
+    else:
+        path = Path(_PROMPTS_FILE.value)
+        if not path.is_file():
+            raise InputError(f'--prompts_file: no file "{path}"')
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f'--prompts_file: "{path}" is not UTF-8 (byte {error.start}); save it as UTF-8') from None
+        prompts = [line.strip() for line in lines if line.strip()]
+        if not prompts:
+            raise InputError(f'--prompts_file: "{path}" is empty; expected a prompt a line')
+    if any(not prompt.strip() for prompt in prompts):
+        raise InputError("--prompt: a prompt is empty; say what to draw")
+    return list(prompts)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,122 @@
+"""Trains one stage of a cascade.
+
+python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
+
+The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0 done;
+42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a mistake in the command or the config.
+"""
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from imagen_jax import build, cli
+from imagen_jax import config as config_lib
+from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
+from imagen_jax.data.sources import open_source
+from imagen_jax.data.text_store import TextStore
+from imagen_jax.errors import EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
+from imagen_jax.training import loop, parallel
+from imagen_jax.training.state import count_parameters, parameter_table
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and samples.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved config and the parameter table, and exit.")
+flags.mark_flag_as_required("config")
+
+# Of T5-XXL, the paper's encoder: what --dry_run counts with where no text store tells.
+_PAPER_TEXT_WIDTH = 4096
+_RUN_CONFIG = "config.json"
+
+
+def main() -> int:
+    """Trains, and returns the exit code."""
+    config: Any = _CONFIG.value
+    config_lib.validate(config, num_devices=jax.device_count())
+    if _DRY_RUN.value:
+        print(_describe(config))
+        return 0
+    if not _WORKDIR.value:
+        raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
+    workdir = Path(_WORKDIR.value)
+    config_lib.check_resumes(config, workdir / _RUN_CONFIG)
+    text_store = TextStore(config.data.text_store)
+    source = open_source(config.data.source, data_dir=config.data.data_dir)
+    dataset = make_dataset(
+        source,
+        text_store,
+        image_size=config.data.image_size,
+        low_res_size=config.data.low_res_size or None,
+        crop_size=config.data.crop_size or None,
+        batch_size=config.data.batch_size,
+        max_tokens=config.data.max_tokens,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    stage = build.stage_config(config, text_store=text_store)
+    grid = build.sample_grid(config, stage=stage, source=source, text_store=text_store)
+    _describe_workdir(workdir, config, stage)
+
+    devices = jax.local_devices()
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    state = parallel.replicate(jax.jit(build.create(config, text_width=text_store.width))(init_key), devices)
+    logging.info(
+        "%s: %.1fM parameters, %d images of %s, text by %s, %d %s device(s)",
+        workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
+        text_store.encoder_name, len(devices), devices[0].platform,
+    )  # fmt: skip
+    try:
+        _, done = loop.train(
+            state,
+            parallel.pmap_step(build.step(config), devices),
+            prefetch_to_devices(iter(dataset), devices=devices),
+            train_key,
+            workdir=workdir,
+            num_steps=config.train.num_steps,
+            batch_size=config.data.batch_size,
+            log_every=config.train.log_every,
+            checkpoint_every=config.train.checkpoint_every,
+            keep_checkpoints=config.train.keep_checkpoints,
+            evaluate_every=config.train.sample_every,
+            evaluators=[grid.run] if config.prompts else [],
+            meta={"config_hash": config_lib.config_hash(config)},
+        )
+    except loop.NotFiniteError as error:
+        logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)
+        return EXIT_NOT_FINITE
+    if not done:
+        logging.warning("Stopped by SIGTERM after a checkpoint; the same command goes on from there.")
+        return EXIT_PREEMPTED
+    return 0
+
+
+def _describe(config: Any) -> str:
+    try:
+        width = TextStore(config.data.text_store).width
+    except ValueError:
+        width = _PAPER_TEXT_WIDTH
+    state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
+    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width})"
+
+
+def _describe_workdir(workdir: Path, config: Any, stage: Any) -> None:
+    """Leaves beside the checkpoints what a stranger needs: the config, the stage, the revision of the code."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / _RUN_CONFIG).write_text(config_lib.to_json(config), encoding="utf-8")
+    (workdir / "stage.json").write_text(json.dumps(dataclasses.asdict(stage), indent=2) + "\n", encoding="utf-8")
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (workdir / "revision.txt").write_text(revision.stdout or "unknown\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

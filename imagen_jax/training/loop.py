@@ -1,0 +1,165 @@
+"""The training loop: restore, step, log, evaluate, save."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from absl import logging
+
+from imagen_jax.training.checkpoint import Checkpointer
+from imagen_jax.training.clock import Clock
+from imagen_jax.training.metrics import MetricWriter
+from imagen_jax.training.parallel import StepFn
+from imagen_jax.training.state import TrainState
+from imagen_jax.training.step import Metrics
+from imagen_jax.types import Params
+
+# (ema_params, step) -> names with numbers, or with pictures uint8 [H,W,3]: `evaluation.base.Evaluator`.
+EvaluateFn = Callable[[Params, int], Iterator[tuple[str, float | np.ndarray]]]
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or the gradient is not a finite number any more."""
+
+
+class _StopSignal:
+    """Notes a SIGTERM, so that the loop can end between two steps."""
+
+    def __init__(self) -> None:
+        self.received = False
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+        self.received = True
+
+
+def train(
+    state: TrainState,
+    step_fn: StepFn,
+    batches: grain.DatasetIterator,
+    key: jax.Array,
+    *,
+    workdir: Path,
+    num_steps: int,
+    batch_size: int,
+    log_every: int,
+    checkpoint_every: int,
+    keep_checkpoints: int,
+    evaluate_every: int,
+    evaluators: Sequence[EvaluateFn],
+    meta: Mapping[str, Any],
+) -> tuple[TrainState, bool]:
+    """Trains to `num_steps`, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
+
+    Args:
+      state: a fresh state on the devices; a checkpoint replaces it.
+      step_fn: `parallel.pmap_step`.
+      batches: of `data.pipeline.prefetch_to_devices`.
+      key: the run's PRNG key.
+      batch_size: images a step, all devices together.
+      log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
+      evaluators: called with the EMA parameters.
+      meta: JSON values that go into each checkpoint.
+
+    Returns:
+      The state, and whether all steps were done (False: stopped by SIGTERM, after a checkpoint).
+
+    Raises:
+      NotFiniteError: naming the step. Nothing is saved after it.
+      InputError: `workdir` holds another network's checkpoint.
+    """
+    # 1. Where were we?
+    stop = _StopSignal()
+    checkpointer = Checkpointer(workdir, keep=keep_checkpoints)
+    if checkpointer.latest_step is not None:
+        state = checkpointer.restore(state, batches)
+        logging.info("Going on from step %d in %s", int(state.step), workdir)
+    first_step = int(state.step)
+    writer = MetricWriter(workdir, first_step=first_step)
+    clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=batch_size)
+
+    # 2. Steps.
+    pending: list[Metrics] = []
+    step, stopping = first_step, False
+    try:
+        while step < num_steps and not stopping:
+            waited = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waited
+            if step == first_step:
+                _check_range(batch)
+            if pending:
+                # One step of lag: the devices stay busy, and the clock stays true.
+                jax.block_until_ready(pending[-1])
+            state, metrics = step_fn(state, batch, key)
+            pending.append(metrics)
+            step += 1
+            clock.tick(waited_s=waited)
+
+            # 3. Log. Every checkpoint and evaluation comes after a look at the numbers, so that no bad state is kept.
+            stopping = stop.received
+            last = step == num_steps or stopping
+            save, evaluate = (last or step % every == 0 for every in (checkpoint_every, evaluate_every))
+            if last or save or evaluate or step % log_every == 0:
+                values = _mean(pending, last_step=step)
+                pending = []
+                rates = clock.interval(step)
+                writer.scalars(step, values | rates)
+                _log_line(step, num_steps, values | rates)
+
+            # 4. Save, then evaluate: an evaluation that fails costs no training.
+            if save:
+                checkpointer.save(step, state, batches, {**meta, "step": step})
+            if evaluate and not stopping:
+                for evaluator in evaluators:
+                    _write(writer, step, evaluator(state.ema_params, step))
+            if save or evaluate:
+                clock.pause()
+    finally:
+        # 5. The last checkpoint is only safe once it is waited for, however the loop ends.
+        clock.close()
+        writer.close()
+        checkpointer.close()
+    return state, step >= num_steps
+
+
+def _mean(pending: Sequence[Metrics], *, last_step: int) -> dict[str, float]:
+    history = jax.device_get(list(pending))
+    for index, metrics in enumerate(history):
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            step = last_step - len(history) + index + 1
+            raise NotFiniteError(f"{bad[0]} is not finite at step {step}; a lower learning rate usually helps")
+    return {name: float(np.mean([metrics[name] for metrics in history])) for name in history[0]}
+
+
+def _check_range(batch: Mapping[str, jax.Array]) -> None:
+    """Images that were never scaled to [-1, 1] train to nonsense without an error."""
+    low, high = float(batch["image"].min()), float(batch["image"].max())
+    assert -1.001 <= low and high <= 1.001, f"images must lie in [-1, 1], not [{low}, {high}]"
+
+
+def _log_line(step: int, num_steps: int, values: Mapping[str, float]) -> None:
+    minutes, seconds = divmod(round(values["left_s"]), 60)
+    logging.info(
+        "step %d/%d  loss %.4f  %.1f images/s  %d:%02d left",
+        step, num_steps, values["loss"], values["images_per_s"], minutes, seconds,
+    )  # fmt: skip
+
+
+def _write(writer: MetricWriter, step: int, results: Iterator[tuple[str, float | np.ndarray]]) -> None:
+    scalars = {}
+    for name, value in results:
+        if isinstance(value, np.ndarray):
+            logging.info("%s: %s", name, writer.image(step, name, value))
+        else:
+            scalars[name] = value
+    if scalars:
+        writer.scalars(step, scalars)

@@ -1,0 +1,74 @@
+"""The training state, and the table that describes it."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from imagen_jax.types import Params
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes.
+
+    Attributes:
+      step: int32 scalar, the number of steps done.
+      params: float32.
+      opt_state: the optimizer's.
+      ema_params: float32, the average that is sampled from and exported.
+    """
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    ema_params: Params
+
+
+def model_inputs(
+    *, batch_size: int, image_size: int, text_width: int, max_tokens: int, has_low_res: bool
+) -> dict[str, Any]:
+    """Keyword arguments of zeros for a network's `init` and for counting: see `models.unet.UNet.__call__`."""
+    image = jnp.zeros((batch_size, image_size, image_size, 3))
+    level = jnp.zeros((batch_size,))
+    return {
+        "z": image,
+        "logsnr": level,
+        "text_emb": jnp.zeros((batch_size, max_tokens, text_width), jnp.bfloat16),
+        "text_mask": jnp.ones((batch_size, max_tokens), bool),
+        "low_res": image if has_low_res else None,
+        "aug_logsnr": level if has_low_res else None,
+    }
+
+
+def create_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, inputs: dict[str, Any]
+) -> TrainState:
+    """A fresh state. Works under `jax.eval_shape`, which costs no memory: shapes of a 2B network in a second."""
+    params = model.init(key, **inputs)["params"]
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        # A copy, because a step donates both.
+        ema_params=jax.tree.map(jnp.copy, params),
+    )
+
+
+def count_parameters(params: Params) -> int:
+    """Number of scalars in a tree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def parameter_table(params: Params) -> str:
+    """One line an array: path, shape, count; and the total."""
+    rows = [
+        ("/".join(path), "x".join(map(str, leaf.shape)) or "scalar", f"{leaf.size:,}")
+        for path, leaf in flax.traverse_util.flatten_dict(params).items()
+    ]
+    rows.append(("total", "", f"{count_parameters(params):,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)

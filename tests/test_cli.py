@@ -1,0 +1,250 @@
+"""The command line as a user meets it: exit codes, stdout and stderr of a real main in its own process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from imagen_jax.errors import EXIT_BAD_INPUT
+
+MAIN = '''"""Prints a config.
+
+Usage: main.py --config=FILE --workdir=DIR
+"""
+from absl import flags, logging
+from ml_collections import config_flags
+from imagen_jax import cli
+from imagen_jax.errors import InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "the run")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+STEPS = flags.DEFINE_integer("steps", 4, "number of steps")
+MODE = flags.DEFINE_enum("mode", "fast", ["fast", "exact"], "how")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "stop early")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main():
+    logging.info("a library's progress")
+    logging.warning("a library's warning")
+    match WORKDIR.value:
+        case "input":
+            raise InputError("no such workdir")
+        case "bug":
+            raise RuntimeError("boom")
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "preempted":
+            return 42
+    print(CONFIG.value.to_json(sort_keys=True), STEPS.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
+'''
+
+CONFIG = """
+from ml_collections import ConfigDict
+from imagen_jax.config import choose_variant
+
+def get_config(arg="demo"):
+    lr = choose_variant(arg, {"demo": 0.1, "full": 0.2, "broken": "x"})
+    if lr == "x":
+        raise TypeError("a bug of the config file")
+    return ConfigDict({"lr": lr, "data": {"batch_size": 8}, "model": {"mults": (1, 2), "remat": False}})
+"""
+
+# Imports once and forks for each command, which saves a second of imports apiece. argv: main.py, then one file of
+# arguments a command; beside that file go .out, .err and .code.
+SERVER = """
+import os, runpy, sys
+import jax, ml_collections.config_flags, imagen_jax.cli, imagen_jax.config
+
+main, *commands = sys.argv[1:]
+for command in commands:
+    pid = os.fork()
+    if pid == 0:
+        for fd, suffix in ((1, ".out"), (2, ".err")):
+            os.dup2(os.open(command + suffix, os.O_WRONLY | os.O_CREAT), fd)
+        sys.argv = [main, *open(command).read().split("\\0")[:-1]]
+        runpy.run_path(main, run_name="__main__")
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    open(command + ".code", "w").write(str(status))
+"""
+
+
+class Result(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+BASE = ("--config=configs/tiny.py", "--workdir=w")
+
+# Each is a mistake: arguments, and the whole of what its user reads.
+MISTAKES = {
+    "unknown flag": ((*BASE, "--stpes=3"), 'unknown flag --stpes. Did you mean "--steps"? --help lists the flags'),
+    "flag of a wrong type": ((*BASE, "--steps=many"), "--steps=many: expected an integer"),
+    "flag out of its choices": (
+        (*BASE, "--mode=exakt"),
+        '--mode=exakt: expected one of fast, exact. Did you mean "exact"?',
+    ),
+    "boolean flag of a wrong value": ((*BASE, "--dry_run=maybe"), "--dry_run=maybe: expected true or false"),
+    "flag without its value": ((*BASE, "--steps"), "Missing value for flag --steps"),
+    "required flag left out": (BASE[:1], "--workdir is required"),
+    "config left out": (BASE[1:], "--config is required. Configs here: configs/other.py, configs/tiny.py."),
+    "config key without dashes": ((*BASE, "config.lr=3"), '"config.lr=3" has no dashes; did you mean --config.lr=3?'),
+    "required flag without dashes": (
+        (BASE[0], "workdir=w"),
+        '"workdir=w" has no dashes; did you mean --workdir=w?',
+    ),
+    "positional argument": (
+        (*BASE, "apple"),
+        f'unexpected argument "apple" in: {" ".join(BASE)} apple\n'
+        "Settings are given as --name=value; a value with spaces needs quotes.",
+    ),
+    "misspelt config key without its group": (
+        (*BASE, "--config.bach_size=8"),
+        "--config.bach_size=8: the config has no config.bach_size. Did you mean --config.data.batch_size?",
+    ),
+    "misspelt config key": (
+        (*BASE, "--config.data.bach_size=8"),
+        "--config.data.bach_size=8: the config has no config.data.bach_size. Did you mean --config.data.batch_size?",
+    ),
+    "config key like no other": (
+        (*BASE, "--config.data.zzz=8"),
+        "--config.data.zzz=8: the config has no config.data.zzz. config.data has: batch_size",
+    ),
+    "entry of a tuple": (
+        (*BASE, "--config.model.mults[0]=3"),
+        "--config.model.mults[0]=3: one entry can't be set; give the whole value, such as --config.key=1,2,3",
+    ),
+    "config value of a wrong type": (
+        (*BASE, "--config.data.batch_size=big"),
+        "--config.data.batch_size=big: expected an integer",
+    ),
+    "config key without a config": (
+        (BASE[1], "--config.lr=3"),
+        "--config.lr=3 changes a config, but none is given; add --config=FILE. "
+        "Configs here: configs/other.py, configs/tiny.py.",
+    ),
+    "missing config file": (
+        ("--config=configs/tinny.py", BASE[1]),
+        '--config: no file "configs/tinny.py". Configs here: configs/other.py, configs/tiny.py. '
+        'Did you mean "configs/tiny.py"?',
+    ),
+    "unknown variant": (
+        ("--config=configs/tiny.py:ful", BASE[1]),
+        'no variant "ful" of this config; choose from: :demo, :full, :broken. Did you mean "full"?',
+    ),
+    "variant of a config without any": (
+        ("--config=configs/other.py:demo", BASE[1]),
+        "the config's variant: get_config() takes 0 positional arguments but 1 was given",
+    ),
+    "input error of main": ((BASE[0], "--workdir=input"), "no such workdir"),
+}
+
+OTHERS = {
+    "plain": BASE,
+    "overrides": (
+        "--config=configs/tiny.py:full",
+        "--config.data.batch_size",
+        "3",
+        "--config.model.mults=1,2,4",
+        "--config.model.remat",
+        BASE[1],
+    ),
+    "help": ("--help",),
+    "bug": (BASE[0], "--workdir=bug"),
+    "interrupt": (BASE[0], "--workdir=interrupt"),
+    "preempted": (BASE[0], "--workdir=preempted"),
+    "bug in the config": ("--config=configs/tiny.py:broken", BASE[1]),
+    "syntax error in the config": ("--config=syntax.py", BASE[1]),
+    "verbose": (*BASE, "--verbosity=0"),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "main.py").write_text(MAIN)
+    (folder / "configs").mkdir()
+    (folder / "configs" / "tiny.py").write_text(CONFIG)
+    (folder / "configs" / "other.py").write_text("def get_config():\n    return {}\n")
+    (folder / "syntax.py").write_text("def get_config(:\n")
+    commands = {name: folder / name.replace(" ", "_") for name in (*MISTAKES, *OTHERS)}
+    for name, path in commands.items():
+        arguments = MISTAKES[name][0] if name in MISTAKES else OTHERS[name]
+        path.write_text("".join(f"{argument}\0" for argument in arguments))
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SERVER, "main.py", *map(str, commands.values())],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=True,
+        timeout=120,
+    )
+    return {
+        name: Result(int(Path(f"{path}.code").read_text()), *(Path(f"{path}.{s}").read_text() for s in ("out", "err")))
+        for name, path in commands.items()
+    }
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_message_and_exit_code_2(results: dict[str, Result], name: str):
+    warning = "warning: a library's warning\n" if name == "input error of main" else ""
+    assert results[name] == Result(EXIT_BAD_INPUT, "", f"{warning}error: {MISTAKES[name][1]}\n")
+
+
+def test_main_runs_with_its_config_and_libraries_only_warn(results: dict[str, Result]):
+    config = '{"data": {"batch_size": 8}, "lr": 0.1, "model": {"mults": [1, 2], "remat": false}}'
+    assert results["plain"] == Result(0, f"{config} 4\n", "warning: a library's warning\n")
+
+
+def test_verbosity_shows_what_libraries_say(results: dict[str, Result]):
+    assert "a library's progress" in results["verbose"].err
+
+
+def test_overrides_reach_the_config(results: dict[str, Result]):
+    config = '{"data": {"batch_size": 3}, "lr": 0.2, "model": {"mults": [1, 2, 4], "remat": true}}'
+    assert results["overrides"].out == f"{config} 4\n"
+
+
+def test_help_is_the_docstring_and_the_main_s_own_flags(results: dict[str, Result]):
+    code, out, err = results["help"]
+    assert (code, err) == (0, "")
+    assert out.startswith("Prints a config.")
+    assert "--steps: number of steps (default: '4')" in out
+    assert "verbosity" not in out
+
+
+def test_a_bug_keeps_its_traceback(results: dict[str, Result]):
+    assert results["bug"].code == 1
+    assert "Traceback" in results["bug"].err
+    assert results["bug"].err.endswith("RuntimeError: boom\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "last_line", "place"),
+    [
+        ("bug in the config", "TypeError: a bug of the config file", 'tiny.py", line 8, in get_config'),
+        ("syntax error in the config", "SyntaxError: invalid syntax", 'syntax.py", line 1'),
+    ],
+)
+def test_a_bug_in_a_config_shows_its_place(results: dict[str, Result], name: str, last_line: str, place: str):
+    code, _, err = results[name]
+    assert code == 1
+    assert place in err
+    assert err.endswith(f"{last_line}\n")
+
+
+def test_an_interrupt_is_silent(results: dict[str, Result]):
+    assert results["interrupt"] == Result(130, "", "warning: a library's warning\n")
+
+
+def test_main_s_return_value_is_the_exit_code(results: dict[str, Result]):
+    assert results["preempted"].code == 42

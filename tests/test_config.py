@@ -1,0 +1,171 @@
+import json
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from imagen_jax.config import choose_variant, config_hash, resolved, to_json, validate
+from imagen_jax.errors import InputError
+
+
+def make_config(**overrides: Any) -> Any:
+    """A valid super-resolution run; `overrides` by dotted key, written with __ ("data__batch_size")."""
+    tree: dict[str, Any] = {
+        "seed": 0,
+        "ema_decay": 0.999,
+        "prompts": ("red apple, twemoji style",),
+        "data": {
+            "source": "emoji/food:train",
+            "data_dir": "datasets",
+            "text_store": "",
+            "image_size": 64,
+            "low_res_size": 16,
+            "crop_size": 0,
+            "batch_size": 16,
+            "max_tokens": 32,
+        },
+        "model": {"name": "efficient_unet", "channels": 16, "channel_mults": (1, 2, 4), "num_blocks": (1, 1, 1)},
+        "diffusion": {
+            "schedule": "cosine",
+            "prediction": "v",
+            "weighting": "min_snr",
+            "caption_drop_rate": 0.1,
+            "max_aug_level": 0.5,
+        },
+        "optimizer": {
+            "name": "adam",
+            "learning_rate": 1e-3,
+            "warmup_steps": 10,
+            "decay_steps": 100,
+            "grad_clip_norm": 1.0,
+        },
+        "train": {
+            "num_steps": 100,
+            "log_every": 10,
+            "checkpoint_every": 50,
+            "sample_every": 50,
+            "keep_checkpoints": 2,
+        },
+        "sampling": {
+            "sampler": "ddpm",
+            "num_steps": 8,
+            "guidance_weight": 3.0,
+            "threshold": "dynamic",
+            "aug_level": 0.1,
+        },
+    }
+    for key, value in overrides.items():
+        *groups, field = key.split("__")
+        node = tree[groups[0]] if groups else tree
+        node[field] = value
+    return ConfigDict(tree)
+
+
+def error_of(num_devices: int = 8, **overrides: Any) -> str:
+    with pytest.raises(InputError) as error:
+        validate(make_config(**overrides), num_devices=num_devices)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"data__low_res_size": 0},
+        {"data__crop_size": 32},
+        {"optimizer__decay_steps": 0},
+        {"model__name": "unet", "model__num_blocks": 2, "data__image_size": 16, "data__low_res_size": 4},
+    ],
+)
+def test_valid_configs_pass(overrides: dict[str, Any]):
+    validate(make_config(**overrides), num_devices=8)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data__batch_size", -5, "config.data.batch_size must be > 0 (got -5)"),
+        ("data__max_tokens", 0, "config.data.max_tokens must be > 0 (got 0)"),
+        ("train__log_every", 0, "config.train.log_every must be > 0 (got 0)"),
+        ("optimizer__learning_rate", 0.0, "config.optimizer.learning_rate must be > 0 and finite (got 0.0)"),
+        ("optimizer__learning_rate", float("nan"), "config.optimizer.learning_rate must be > 0 and finite (got nan)"),
+        ("ema_decay", 1.0, "config.ema_decay must be between 0 and 1, both excluded (got 1.0)"),
+        ("sampling__guidance_weight", -1.0, "config.sampling.guidance_weight must be >= 0 and finite (got -1.0)"),
+        ("diffusion__caption_drop_rate", 1.5, "config.diffusion.caption_drop_rate must be in [0, 1] (got 1.5)"),
+        ("seed", -1, "config.seed must be in [0, 2^32) (got -1)"),
+        ("prompts", ("apple", " "), "config.prompts must be captions, none of them empty (got ('apple', ' '))"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_range(key: str, value: Any, message: str):
+    assert error_of(**{key: value}) == message
+
+
+@pytest.mark.parametrize(("batch_size", "nearest"), [(12, "8 or 16"), (5, "8")])
+def test_a_batch_that_the_devices_do_not_divide_names_the_nearest(batch_size: int, nearest: str):
+    message = error_of(data__batch_size=batch_size)
+    assert message == f"config.data.batch_size = {batch_size} can't be divided among 8 devices; use {nearest}"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_blocks", "nearest"),
+    # Three levels: the U-Net halves twice, the Efficient U-Net three times.
+    [
+        ("unet", 2, "multiples of 4, such as 60 or 64"),
+        ("efficient_unet", (1, 1, 1), "multiples of 8, such as 56 or 64"),
+    ],
+)
+def test_an_image_that_cannot_be_halved_names_the_sizes_it_can_take(name: str, num_blocks: Any, nearest: str):
+    message = error_of(
+        num_devices=1,
+        model__name=name,
+        model__num_blocks=num_blocks,
+        data__image_size=63,
+        data__low_res_size=21,
+    )
+    assert "config.data.image_size = 63" in message
+    assert nearest in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ({"data__low_res_size": 24}, ["image_size = 64", "low_res_size = 24", "16 or 32"]),
+        ({"data__low_res_size": 64}, ["image_size = 64", "low_res_size = 64", "16 or 32"]),
+        ({"data__crop_size": 72}, ["crop_size = 72", "image_size = 64"]),
+        ({"data__crop_size": 20}, ["crop_size = 20", "16 or 24"]),
+        ({"data__crop_size": 32, "data__low_res_size": 0}, ["crop_size = 32", "low_res_size = 0"]),
+        ({"sampling__aug_level": 0.8}, ["aug_level = 0.8", "max_aug_level = 0.5"]),
+        ({"model__num_blocks": (1, 1)}, ["num_blocks = (1, 1) has 2", "channel_mults = (1, 2, 4) has 3"]),
+        ({"optimizer__warmup_steps": 200}, ["warmup_steps = 200", "decay_steps = 100"]),
+    ],
+)
+def test_fields_that_do_not_fit_are_both_named(overrides: dict[str, Any], names: list[str]):
+    message = error_of(**overrides)
+    assert all(name in message for name in names), message
+
+
+def test_a_missing_field_is_named():
+    config = make_config()
+    del config.train.log_every
+    with pytest.raises(InputError, match=r"config\.train\.log_every is missing"):
+        validate(config, num_devices=1)
+
+
+def test_choose_variant_lists_the_variants_and_the_closest():
+    assert choose_variant("demo", {"demo": 1, "full": 2}) == 1
+    with pytest.raises(InputError, match=r'no variant "dmo".*:demo, :full.*Did you mean "demo"'):
+        choose_variant("dmo", {"demo": 1, "full": 2})
+
+
+def test_json_and_hash_depend_on_values_only():
+    config, same = make_config(), ConfigDict(dict(reversed(list(make_config().to_dict().items()))))
+    assert to_json(config) == to_json(same)
+    assert config_hash(config) == config_hash(same) != config_hash(make_config(seed=1))
+    assert json.loads(to_json(config))["model"]["channel_mults"] == [1, 2, 4]
+
+
+def test_resolved_replaces_references_by_values():
+    config = make_config()
+    config.copy_of_seed = config.get_ref("seed") + 3
+    assert resolved(config)["copy_of_seed"] == 3
+    assert type(resolved(config)["data"]) is dict
