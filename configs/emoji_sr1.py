@@ -5,8 +5,8 @@
     :full  64 -> 256 px, for an accelerator
            python -m imagen_jax.train --config=configs/emoji_sr1.py:full --workdir=runs/emoji/sr1
 
-Predicts x as a residual on the upsampled input: on few steps far ahead of eps and v, which spend them on learning to
-copy the input.
+Predicts x as a residual on the upsampled input, with plain squared error: on few steps far ahead of eps and v, which
+spend them on learning to copy the input.
 """
 
 from configs.emoji_base import DEMO_PROMPTS
@@ -28,7 +28,7 @@ def _demo(config):
     config.diffusion.max_aug_level = 0.3
     config.ema_decay = 0.99
     config.train.update(num_steps=1_800, log_every=50, checkpoint_every=450, sample_every=450, keep_checkpoints=2)
-    config.sampling.update(num_steps=16, threshold="static")
+    config.sampling.update(num_steps=8, threshold="static")
 
 
 def _full(config):
@@ -49,6 +49,6 @@ def get_config(arg="demo"):
     config = base_config()
     config.prompts = DEMO_PROMPTS
     config.model.update(name="efficient_unet", low_res_residual=True)
-    config.diffusion.update(prediction="x", weighting="min_snr")
+    config.diffusion.update(prediction="x", weighting="x")
     choose_variant(arg, {"demo": _demo, "full": _full})(config)
     return config

@@ -1,9 +1,9 @@
-"""Second super-resolution stage (4x) on the emoji data set: trained on crops, sampled on whole images, without self-attention.
+"""Second super-resolution stage (4x) on the emoji data set: trained on crops, sampled on whole images.
 
-    :demo  64 -> 256 px, on crops of 64 px, for 2 CPU cores
-           python -m imagen_jax.train --config=configs/emoji_sr2.py:demo --workdir=demo/sr2
-    :full  256 -> 1024 px, on crops of 256 px, for an accelerator; it wants the pictures at 1024 px, and a text store for them
-           python -m imagen_jax.train --config=configs/emoji_sr2.py:full --workdir=runs/emoji/sr2
+:demo  64 -> 256 px, on crops of 64 px, for 2 CPU cores
+       python -m imagen_jax.train --config=configs/emoji_sr2.py:demo --workdir=demo/sr2
+:full  256 -> 1024 px, on crops of 256 px, for an accelerator; it wants a text store of emoji/1024:train
+       python -m imagen_jax.train --config=configs/emoji_sr2.py:full --workdir=runs/emoji/sr2
 """
 
 from configs.emoji_base import DEMO_PROMPTS
@@ -21,11 +21,11 @@ def _demo(config):
         channels=16, channel_mults=(1, 2, 4), num_blocks=(1, 1, 2), attention=("none", "none", "cross"), num_heads=2,
         dtype="float32",
     )  # fmt: skip
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_000, b2=0.99)
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_200, b2=0.99)
     config.diffusion.max_aug_level = 0.3
     config.ema_decay = 0.99
-    config.train.update(num_steps=1_000, log_every=50, checkpoint_every=250, sample_every=500, keep_checkpoints=2)
-    config.sampling.update(num_steps=8, threshold="static")
+    config.train.update(num_steps=1_200, log_every=50, checkpoint_every=300, sample_every=600, keep_checkpoints=2)
+    config.sampling.update(sampler="ddim", num_steps=4, threshold="static")
 
 
 def _full(config):
@@ -48,6 +48,6 @@ def get_config(arg="demo"):
     config = base_config()
     config.prompts = DEMO_PROMPTS
     config.model.update(name="efficient_unet", low_res_residual=True, skip_per_block=False)
-    config.diffusion.update(prediction="x", weighting="min_snr")
+    config.diffusion.update(prediction="x", weighting="x")
     choose_variant(arg, {"demo": _demo, "full": _full})(config)
     return config

@@ -1,9 +1,10 @@
 """The paper's base stage (Imagen, appendix F.1): 64 px, 2.4B parameters with T5-XXL's text width.
 
-python -m imagen_jax.train --config=configs/imagen_base64.py --workdir=DIR --config.data.source=... --config.data.text_store=...
+python -m imagen_jax.train --config=configs/imagen_base64.py --workdir=DIR \
+    --config.data.source=... --config.data.text_store=...
 
-The paper: 256 TPU v4 chips, batch 2048, 2.5M steps; COCO zero-shot FID-30K 7.27 with both super-resolution stages. This is the
-configuration, not a result of ours.
+The paper: 256 TPU v4 chips, batch 2048, 2.5M steps; COCO zero-shot FID-30K 7.27 with both super-resolution
+stages. This is the configuration, not a result of ours.
 """
 
 from imagen_jax.config import base_config

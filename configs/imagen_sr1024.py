@@ -1,6 +1,7 @@
-"""The paper's 256 -> 1024 px stage (Imagen, appendix F.3): an Efficient U-Net of 0.47B parameters with T5-XXL's text width.
+"""The paper's 256 -> 1024 px stage (Imagen, appendix F.3): an Efficient U-Net, 0.47B parameters with T5-XXL's width.
 
-python -m imagen_jax.train --config=configs/imagen_sr1024.py --workdir=DIR --config.data.source=... --config.data.text_store=...
+python -m imagen_jax.train --config=configs/imagen_sr1024.py --workdir=DIR \
+    --config.data.source=... --config.data.text_store=...
 
 Trained on random crops of 256 px, sampled on whole images: it has no self-attention. The paper: 128 TPU v4 chips, batch
 2048, 2.5M steps. This is the configuration, not a result of ours.

@@ -1,6 +1,7 @@
-"""The paper's 64 -> 256 px stage (Imagen, appendix F.2): an Efficient U-Net of 0.57B parameters with T5-XXL's text width.
+"""The paper's 64 -> 256 px stage (Imagen, appendix F.2): an Efficient U-Net, 0.57B parameters with T5-XXL's width.
 
-python -m imagen_jax.train --config=configs/imagen_sr256.py --workdir=DIR --config.data.source=... --config.data.text_store=...
+python -m imagen_jax.train --config=configs/imagen_sr256.py --workdir=DIR \
+    --config.data.source=... --config.data.text_store=...
 
 The paper: 128 TPU v4 chips, batch 2048, 2.5M steps. This is the configuration, not a result of ours.
 """

@@ -84,8 +84,8 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
 def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: TextStore) -> SampleGrid:
     """The grid of `config.prompts`.
 
-    Prompts that are captions of the data set use its stored embeddings and, for super-resolution, its images; only others
-    need the text encoder, which runs once, here.
+    Prompts that are captions of the data set use its stored embeddings and, for super-resolution, its images; only
+    others need the text encoder, which runs once, here.
 
     Raises:
       InputError: a super-resolution prompt that isn't a caption of the data set.
@@ -94,8 +94,8 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
     unknown = [prompt for prompt in config.prompts if prompt not in index_of]
     if unknown and stage.low_res_size:
         raise InputError(
-            f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}; a super-resolution stage samples from '
-            "the data set's own images, so its prompts must be captions there"
+            f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}; a super-resolution stage samples '
+            "from the data set's own images, so its prompts must be captions there"
         )
     embeddings = {prompt: text_store[index_of[prompt]] for prompt in config.prompts if prompt in index_of}
     if unknown:

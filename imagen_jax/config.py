@@ -42,9 +42,10 @@ _FIELDS = {
 _HALVINGS = {"unet": lambda num_levels: num_levels - 1, "efficient_unet": lambda num_levels: num_levels}
 
 
-def base_config() -> ConfigDict:
-    """Every field of a run, with the paper's values where it has them (Imagen, appendix F); configs/ change what differs."""
-    config = ConfigDict()
+def base_config() -> Any:
+    """Every field of a run, with the paper's values (Imagen, appendix F); configs/ change what differs."""
+    # Any: to a type checker a ConfigDict's field could be of every type.
+    config: Any = ConfigDict()
     config.seed = 0  # of initialisation, data order and noise
     config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
     config.prompts = ()  # of the sample grids
@@ -131,7 +132,7 @@ def config_hash(config: ConfigDict) -> str:
 
 
 def check_resumes(config: ConfigDict, saved: Path) -> None:
-    """Checks that a run whose config was saved as JSON in `saved` can go on with `config`; nothing to check if it's absent.
+    """Checks that a run whose config is in `saved` (JSON; absent: nothing to check) can go on with `config`.
 
     Raises:
       InputError: the network, the sizes or the diffusion process differ: what was learnt would be lost or wrong.
@@ -143,7 +144,9 @@ def check_resumes(config: ConfigDict, saved: Path) -> None:
     except ValueError as error:
         raise InputError(f'"{saved}" is damaged ({error}); use another --workdir, or delete that file') from error
     new = _leaves(json.loads(to_json(config)))
-    changed = {path: (old.get(path), new.get(path)) for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
+    changed = {
+        path: (old.get(path), new.get(path)) for path in old.keys() | new.keys() if old.get(path) != new.get(path)
+    }
     rows = [f"config.{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items())]
     fatal = [row for row in rows if row.startswith(_FIXED_FOR_A_RUN)]
     if fatal:

@@ -2,9 +2,9 @@
 
 python -m imagen_jax.evaluate --cascade=CASCADE --data=emoji/food:train --num_samples=128 --out=DIR [--guidance=1,3,7]
 
-Writes results.json and a grid. For each guidance weight of the base stage: the share of base images whose nearest training
-image (mean squared distance) has the caption's own name; for each stage, how white the corners are, and how far it strays from
-the low-resolution image it was given. The data set's records must have names (the emoji have).
+Writes results.json and a grid. For each guidance weight of the base stage: the share of base images whose nearest
+training image (mean squared distance) has the caption's own name; for each stage, how white the corners are, and how
+far it strays from the low-resolution image it was given. The data set's records must have names (the emoji have).
 """
 
 import json
@@ -19,7 +19,7 @@ from imagen_jax import build, cli
 from imagen_jax.data.sources import Source, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation import fidelity, retrieval
-from imagen_jax.sampling import Cascade, load_cascade
+from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.images import labelled_grid, save_png, to_uint8
 
 _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
@@ -27,7 +27,9 @@ _DATA = flags.DEFINE_string("data", None, "Captions to sample, for example emoji
 _REFERENCE = flags.DEFINE_string("reference", None, "Images to search; default: what the base stage was trained on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared data sets are kept.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 128, "Captions, drawn with the seed; at most the data set's.", lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 128, "Captions, drawn with the seed; at most the data set's.", lower_bound=1
+)
 _GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weights of the base stage; default: its own.")
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the captions drawn, and of all noise.", lower_bound=0)
@@ -89,7 +91,9 @@ def _fidelity(images: dict[int, np.ndarray]) -> dict[str, float]:
 def _names(source: Source, indices: Any) -> list[str]:
     records = [source[int(index)] for index in indices]
     if any("name" not in record for record in records):
-        raise InputError(f'the records of "{source.spec}" have no names to compare; expected a data set such as emoji:test')
+        raise InputError(
+            f'the records of "{source.spec}" have no names to compare; expected a data set such as emoji:test'
+        )
     return [record["name"] for record in records]
 
 

@@ -15,7 +15,9 @@ from imagen_jax.sampling.cascade import StageConfig, write_cascade
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 
-_WORKDIRS = flags.DEFINE_list("workdirs", None, "Workdirs of the stages, base first, separated by commas.", required=True)
+_WORKDIRS = flags.DEFINE_list(
+    "workdirs", None, "Workdirs of the stages, base first, separated by commas.", required=True
+)
 _OUT = flags.DEFINE_string("out", None, "The cascade folder to write.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 

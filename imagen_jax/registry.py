@@ -23,5 +23,5 @@ def lookup(table: Mapping[str, T], name: str, *, what: str) -> T:
     """
     if name not in table:
         choices = ", ".join(sorted(table))
-        raise InputError(f"unknown {what} \"{name}\"; choose from: {choices}.{did_you_mean(name, table)}")
+        raise InputError(f'unknown {what} "{name}"; choose from: {choices}.{did_you_mean(name, table)}')
     return table[name]

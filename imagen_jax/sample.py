@@ -23,7 +23,9 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0)
 _GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight: one for all stages, or one a stage; 1 is none.")
 _STEPS = flags.DEFINE_list("steps", None, "Sampling steps: one for all stages, or one a stage.")
-_AUG_LEVEL = flags.DEFINE_list("aug_level", None, "Noise level of the low-resolution input, 0 to 1: one, or one a stage.")
+_AUG_LEVEL = flags.DEFINE_list(
+    "aug_level", None, "Noise level of the low-resolution input, 0 to 1: one, or one a stage."
+)
 _SAMPLER = flags.DEFINE_string("sampler", None, "In place of the stages' own.")
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
@@ -59,12 +61,13 @@ def main() -> None:
 
 
 def _read_prompts() -> list[str]:
-    if bool(_PROMPTS.value) == bool(_PROMPTS_FILE.value):
+    given, file = _PROMPTS.value, _PROMPTS_FILE.value
+    if bool(given) == bool(file):
         raise InputError('what to draw? give --prompt="..." (repeatable) or --prompts_file=FILE, one of them')
-    if _PROMPTS.value:
-        prompts = _PROMPTS.value
+    if not file:
+        prompts = given
     else:
-        path = Path(_PROMPTS_FILE.value)
+        path = Path(file)
         if not path.is_file():
             raise InputError(f'--prompts_file: no file "{path}"')
         try:

@@ -2,8 +2,8 @@
 
 python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
 
-The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0 done;
-42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a mistake in the command or the config.
+The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0
+done; 42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a mistake in the command or the config.
 """
 
 import dataclasses
@@ -61,7 +61,9 @@ def main() -> int:
         process_count=jax.process_count(),
     )
     stage = build.stage_config(config, text_store=text_store)
-    grid = build.sample_grid(config, stage=stage, source=source, text_store=text_store)
+    evaluators = []
+    if config.prompts:
+        evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
     _describe_workdir(workdir, config, stage)
 
     devices = jax.local_devices()
@@ -85,7 +87,7 @@ def main() -> int:
             checkpoint_every=config.train.checkpoint_every,
             keep_checkpoints=config.train.keep_checkpoints,
             evaluate_every=config.train.sample_every,
-            evaluators=[grid.run] if config.prompts else [],
+            evaluators=[evaluator.run for evaluator in evaluators],
             meta={"config_hash": config_lib.config_hash(config)},
         )
     except loop.NotFiniteError as error:

@@ -1,4 +1,6 @@
-"""The Gaussian diffusion process: z_t = alpha_t x + sigma_t eps, with alpha^2 = sigmoid(logsnr), sigma^2 = sigmoid(-logsnr).
+"""The Gaussian diffusion process: z_t = alpha_t x + sigma_t eps.
+
+alpha^2 = sigmoid(logsnr), sigma^2 = sigmoid(-logsnr), so that alpha^2 + sigma^2 = 1.
 
 Arrays x, z, eps, v are [B, ...] float32; logsnr is [B] and is broadcast over the rest. v = alpha eps - sigma x
 (Salimans & Ho, arXiv 2202.00512).

@@ -9,8 +9,9 @@ from imagen_jax.types import DenoiseFn
 def drop_text(text_emb: jax.Array, text_mask: jax.Array, *, drop: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Replaces the text of the examples where `drop` [B] bool is True by the null text: one token of zeros.
 
-    Imagen, section 2.2 and appendix F: the condition is dropped by zeroing the text embeddings, for 10% of examples. One
-    unmasked token, and not as many as the caption had, so that the null text says nothing about the caption's length.
+    Imagen, section 2.2 and appendix F: the condition is dropped by zeroing the text embeddings, for 10% of examples.
+    One unmasked token, and not as many as the caption had, so that the null text says nothing about the caption's
+    length.
 
     Args:
       text_emb: [B,L,D].

@@ -24,6 +24,14 @@ WEIGHTINGS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+# x, eps [B,...], logsnr [B] -> what the network should put out.
+_TARGETS: Mapping[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    "eps": lambda x, eps, logsnr: eps,
+    "v": lambda x, eps, logsnr: gaussian.v_from_x_eps(x=x, eps=eps, logsnr=logsnr),
+    "x": lambda x, eps, logsnr: x,
+}
+
+
 def diffusion_loss(
     network: DenoiseFn,
     image: jax.Array,
@@ -49,6 +57,9 @@ def diffusion_loss(
 
     Returns:
       loss [B] float32.
+
+    Raises:
+      InputError: an unknown prediction type or weighting.
     """
     t_keys, eps_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     t = jax.vmap(lambda key: jax.random.uniform(key))(t_keys)
@@ -56,11 +67,7 @@ def diffusion_loss(
     logsnr = schedule(t)
     z = gaussian.diffuse(x=image, eps=eps, logsnr=logsnr)
     output = network(z, logsnr).astype(jnp.float32)
-    target = {
-        "eps": lambda: eps,
-        "v": lambda: gaussian.v_from_x_eps(x=image, eps=eps, logsnr=logsnr),
-        "x": lambda: image,
-    }[prediction]()
+    target = lookup(_TARGETS, prediction, what="prediction type")(image, eps, logsnr)
     squared_error = jnp.mean(jnp.square(output - target), axis=tuple(range(1, image.ndim)))
     return relative_weight(logsnr, weighting=weighting, prediction=prediction) * squared_error
 

@@ -1,8 +1,8 @@
 """Samplers: from noise z_init at t = 1 to an image, one `lax.scan` over a uniform grid of t.
 
-Signature of all: sample(denoise_fn, keys, z_init, *, schedule, num_steps, ...) -> x [B,H,W,C] float32, with keys [B] (one an
-image, so that an image does not depend on its batch) and z_init [B,H,W,C] ~ N(0, I). denoise_fn(z, logsnr) -> x_hat
-already holds text, low-resolution image, guidance and thresholding. The last step returns x_hat itself.
+Signature of all: sample(denoise_fn, keys, z_init, *, schedule, num_steps, ...) -> x [B,H,W,C] float32, with keys [B]
+(one an image, so that an image does not depend on its batch) and z_init [B,H,W,C] ~ N(0, I). denoise_fn(z, logsnr) ->
+x_hat already holds text, low-resolution image, guidance and thresholding. The last step returns x_hat itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,8 +52,8 @@ def ddpm(
     """Ancestral sampling: z_s ~ N(mean of q(z_s | z_t, x_hat), small^(1 - gamma) * large^gamma).
 
     Args:
-      gamma: stochasticity in [0, 1]: 0 the posterior's variance, 1 that of the forward step. Imagen (appendix, "samplers")
-        interpolates in log space; 0.3 is our default, between the two.
+      gamma: stochasticity in [0, 1]: 0 the posterior's variance, 1 that of the forward step. Imagen (appendix,
+        "samplers") interpolates in log space; 0.3 is our default, between the two.
     """
 
     def step(z, x_hat, logsnr_t, logsnr_s, step_keys):

@@ -11,7 +11,8 @@ Schedule = Callable[[jax.Array], jax.Array]
 def cosine(t: jax.Array, *, logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> jax.Array:
     """logsnr = -2 log tan(a t + b), so that alpha = cos(a t + b), with a and b from logsnr(0) = max, logsnr(1) = min.
 
-    Source: iDDPM (arXiv 2102.09672) made continuous; Salimans & Ho (arXiv 2202.00512), appendix; Imagen's first two stages.
+    Source: iDDPM (arXiv 2102.09672) made continuous; Salimans & Ho (arXiv 2202.00512), appendix; Imagen's first two
+    stages.
     """
     b = jnp.arctan(jnp.exp(-0.5 * logsnr_max))
     a = jnp.arctan(jnp.exp(-0.5 * logsnr_min)) - b

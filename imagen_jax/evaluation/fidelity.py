@@ -1,4 +1,7 @@
-"""What super-resolution and a white background must keep. Images are uint8 [N,H,W,3]; results are shares of the range 0..255."""
+"""What super-resolution and a white background must keep.
+
+Images are uint8 [N,H,W,3]; results are shares of the range 0..255.
+"""
 
 import numpy as np
 

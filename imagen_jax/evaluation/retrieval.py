@@ -6,7 +6,7 @@ import numpy as np
 
 
 def nearest(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Index into `reference` [M,H,W,3] of the image with the least mean squared distance to each of `samples` [N,H,W,3].
+    """Index into `reference` [M,H,W,3] of the image nearest to each of `samples` [N,H,W,3], by mean squared distance.
 
     Both uint8; the result is [N] int. Distances are exact: |a|^2 - 2ab + |b|^2 in float64.
     """

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagen_jax.sampling.images import labelled_grid, resize_nearest, to_uint8
+from imagen_jax.sampling.images import enlarge, labelled_grid, to_uint8
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.types import Params
 
 
 class SampleGrid:
-    """Yields "samples": the stage's images over their captions; for super-resolution each behind its input."""
+    """Yields "samples": the stage's images over their captions; for super-resolution each beside its input."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class SampleGrid:
         samples = self._stage.sample(params, self._text_emb, self._text_mask, keys=self._keys, low_res=low_res)
         images = list(to_uint8(np.asarray(samples)))
         if self._low_res is not None:
-            inputs = [resize_nearest(image, self._stage.image_size) for image in to_uint8(self._low_res)]
+            factor = self._stage.image_size // self._low_res.shape[1]
+            inputs = [enlarge(image, factor) for image in to_uint8(self._low_res)]
             images = [np.concatenate(pair, axis=1) for pair in zip(inputs, images, strict=True)]
         yield "samples", labelled_grid(images, self._captions, columns=min(4, len(images)))

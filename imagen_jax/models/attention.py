@@ -44,7 +44,8 @@ class ImageTextAttention(nn.Module):
             mask = jnp.concatenate([jnp.ones((b, height * width), bool), text_mask], axis=1)
         else:
             q = nn.Dense(channels, dtype=self.dtype, name="q")(h)
-        h = _attend(*(_heads(y, self.num_heads) for y in (q, k, v)), mask)
+        q, k, v = (_heads(y, self.num_heads) for y in (q, k, v))
+        h = _attend(q, k, v, mask)
         h = nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
         return x + h.reshape(x.shape)
 
@@ -65,4 +66,5 @@ class AttentionPooling(nn.Module):
         q = nn.Dense(self.features, dtype=self.dtype, name="q")(mean)
         k, v = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="kv")(text), 2, axis=-1)
         num_heads = max(1, self.features // self.head_channels)
-        return _attend(*(_heads(y, num_heads) for y in (q, k, v)), text_mask)[:, 0]
+        q, k, v = (_heads(y, num_heads) for y in (q, k, v))
+        return _attend(q, k, v, text_mask)[:, 0]

@@ -10,8 +10,8 @@ from imagen_jax.models.attention import ImageTextAttention
 from imagen_jax.models.embeddings import Conditioning
 from imagen_jax.models.layers import Dtype, EfficientResBlock, conv3x3, group_norm, scale_shift, upsample
 
-# What stands behind a level's residual blocks: nothing, self-attention with the text's keys and values beside the image's
-# own (F.2), or a cross-attention to the text alone (F.3).
+# What stands behind a level's residual blocks: nothing, self-attention with the text's keys and values beside the
+# image's own (F.2), or a cross-attention to the text alone (F.3).
 ATTENTION_KINDS: Mapping[str, tuple[bool, bool]] = {
     "none": (False, False),
     "joint": (True, True),
@@ -20,11 +20,12 @@ ATTENTION_KINDS: Mapping[str, tuple[bool, bool]] = {
 
 
 class EfficientUNet(nn.Module):
-    """U-Net whose strided convolution comes first on the way down and last on the way up; defaults are the paper's 64 -> 256 stage.
+    """U-Net that strides first on the way down and last on the way up; defaults are the paper's 64 -> 256 stage.
 
-    Down block: strided convolution, scale and shift by the conditioning vector, residual blocks, attention. Up block: the skip
-    connection, scale and shift, residual blocks, attention, then doubling and a convolution. Skip connections are
-    concatenated, scaled by 1 / sqrt(2).
+    No skip connection joins input and output at full resolution (figure A.28): one would carry the noise of z past all
+    that could remove it. Down block: strided convolution, scale and shift by the conditioning vector, residual blocks,
+    attention. Up block: the skip connection, scale and shift, residual blocks, attention, then doubling and a
+    convolution. Skip connections are concatenated, scaled by 1 / sqrt(2).
 
     Attributes:
       channels: width of the first level.
@@ -32,11 +33,11 @@ class EfficientUNet(nn.Module):
       num_blocks: residual blocks of each level.
       attention: for each level, a key of `ATTENTION_KINDS`.
       num_heads: heads of an attention.
-      skip_per_block: True: one skip connection a residual block (0.56B parameters for F.2, near the 600M stated); False: one
-        a level (0.47B for F.3, near the 400M stated). The paper's listings leave it open.
-      low_res_residual: add the low-resolution input, scaled by its alpha, to the output. Only for networks that predict x: it is
-        then the linear estimate of x from that input, and the network learns the difference. Not in the paper: ours, for
-        trainings of minutes.
+      skip_per_block: True: one skip connection a residual block (0.57B parameters for F.2, near the 600M stated);
+        False: one a level (0.47B for F.3, near the 400M stated). The paper's listings leave it open.
+      low_res_residual: add the low-resolution input, scaled by its alpha, to the output. Only for networks that predict
+        x: it is then the linear estimate of x from that input, and the network learns the difference. Not in the paper:
+        ours, for trainings of minutes.
       out_channels: channels of the output.
       remat: recompute each block's activations in the backward pass.
       dtype: compute type; parameters and output are float32.
@@ -84,7 +85,7 @@ class EfficientUNet(nn.Module):
 
         h = z if low_res is None else jnp.concatenate([z, low_res], axis=-1)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
-        skips = [[h]]
+        skips = []
         for level, (mult, num_blocks) in enumerate(zip(self.channel_mults, self.num_blocks, strict=True)):
             width = mult * self.channels
             h = conv3x3(width, dtype=self.dtype, strides=2, name=f"down{level}_conv")(h)
@@ -111,7 +112,6 @@ class EfficientUNet(nn.Module):
             width_above = self.channel_mults[max(level - 1, 0)] * self.channels
             h = conv3x3(width_above, dtype=self.dtype, name=f"up{level}_conv")(upsample(h))
 
-        h = join(h, skips.pop()[0])
         h = nn.swish(group_norm(h.shape[-1], dtype=self.dtype, name="norm_out")(h))
         output = conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out", zero_init=True)(h)
         if self.low_res_residual:

@@ -16,9 +16,10 @@ def sinusoid(values: jax.Array, width: int, *, max_period: float = 10_000.0) -> 
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """logsnr [B] -> [B,features]: sinusoids of 1000 t, t being the cosine schedule's time of that logsnr, and a two-layer MLP.
+    """logsnr [B] -> [B,features]: sinusoids of 1000 t, t the cosine schedule's time of that logsnr, and an MLP.
 
-    arctan(exp(-logsnr / 2)) 2 / pi lies in [0, 1] for any logsnr, whatever the schedule (Salimans & Ho, arXiv 2202.00512).
+    arctan(exp(-logsnr / 2)) 2 / pi lies in [0, 1] for any logsnr, whatever the schedule (Salimans & Ho, arXiv
+    2202.00512).
     """
 
     features: int

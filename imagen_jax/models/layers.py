@@ -48,8 +48,8 @@ def scale_shift(x: jax.Array, emb: jax.Array, *, dtype: Dtype, name: str) -> jax
 class ResBlock(nn.Module):
     """BigGAN-style residual block of the ADM U-Net (arXiv 2105.05233; Imagen F.1), with scale-shift norm.
 
-    GN-swish-[resample]-conv3, GN-(scale, shift by emb)-swish-conv3 (from zero), plus the [resampled] input, by a 1x1 convolution
-    where the channels change.
+    GN-swish-[resample]-conv3, GN-(scale, shift by emb)-swish-conv3 (from zero), plus the [resampled] input, by a 1x1
+    convolution where the channels change.
     """
 
     channels: int
@@ -72,7 +72,7 @@ class ResBlock(nn.Module):
 
 
 class EfficientResBlock(nn.Module):
-    """Residual block of the Efficient U-Net (Imagen, figure A.27): GN-swish-conv3 twice, and a 1x1 convolution as shortcut."""
+    """Residual block of the Efficient U-Net (Imagen, figure A.27): GN-swish-conv3 twice, a 1x1 conv as shortcut."""
 
     channels: int
     dtype: Dtype = jnp.float32

@@ -12,8 +12,8 @@ from imagen_jax.models.layers import Dtype, ResBlock, conv3x3, group_norm
 class UNet(nn.Module):
     """U-Net with BigGAN-style residual blocks; defaults are the paper's 64 px base.
 
-    Each level but the last ends in a block that halves the image, and each but the first, on the way up, in one that doubles
-    it; every block's output is kept as a skip connection and concatenated on the way up.
+    Each level but the last ends in a block that halves the image, and each but the first, on the way up, in one that
+    doubles it; every block's output is kept as a skip connection and concatenated on the way up.
 
     Attributes:
       channels: width of the first level.

@@ -1,9 +1,9 @@
 """A cascade of stages, and the folder that it is kept in. The only place that knows there are several.
 
-    CASCADE/cascade.json            the order of the stages
-    CASCADE/text_encoder/           see text.encoder
-    CASCADE/<stage>/config.json     network, diffusion, sizes, default sampling settings
-    CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
+CASCADE/cascade.json            the order of the stages
+CASCADE/text_encoder/           see text.encoder
+CASCADE/<stage>/config.json     network, diffusion, sizes, default sampling settings
+CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import dataclasses
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
@@ -120,9 +120,7 @@ class Cascade:
             raise InputError(f"batch size must be at least 1 (got {batch_size})")
         if stop_at is not None and stop_at not in self.stages:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
-        settings = self._settings(
-            guidance_weight=guidance, num_steps=steps, aug_level=aug_level, sampler=sampler
-        )
+        settings = self._settings(guidance_weight=guidance, num_steps=steps, aug_level=aug_level, sampler=sampler)
         text_emb, text_mask = self._encoder.encode(list(prompts))
         base_key = jax.random.key(seed)
         indices = first_index + np.arange(len(prompts))
@@ -194,9 +192,7 @@ def make_stage(config: StageConfig) -> Stage:
     )
 
 
-def write_cascade(
-    out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path
-) -> None:
+def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path) -> None:
     """Writes a cascade folder, whole or not at all.
 
     Raises:
@@ -215,7 +211,7 @@ def write_cascade(
         folder = partial / config.name
         folder.mkdir()
         _write_json(folder / _CONFIG, dataclasses.asdict(config))
-        flat = flax.traverse_util.flatten_dict(dict(tree), sep="/")
+        flat = flatten_dict(dict(tree), sep="/")
         save_file({name: jnp.asarray(array) for name, array in flat.items()}, str(folder / _WEIGHTS))
     index = {"format_version": _FORMAT_VERSION, "stages": [config.name for config in configs]}
     _write_json(partial / _INDEX, index)
@@ -259,7 +255,7 @@ def _load_params(path: Path) -> Params:
         flat = load_file(str(path))
     except SafetensorError as error:
         raise InputError(f'"{path}" is damaged ({error}); write the cascade again') from error
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    return unflatten_dict(flat, sep="/")
 
 
 def _check_chain(configs: Sequence[StageConfig], name: str) -> None:
@@ -271,8 +267,8 @@ def _check_chain(configs: Sequence[StageConfig], name: str) -> None:
             wanted = "no low-resolution input (a base stage)" if before is None else f"a {before} px input"
             got = "none" if config.low_res_size is None else f"{config.low_res_size} px"
             raise InputError(
-                f'{name}: stage "{config.name}" ({config.image_size} px) takes {got}, but its place in the cascade gives '
-                f"{wanted}; order the stages so that each takes the size of the one before"
+                f'{name}: stage "{config.name}" ({config.image_size} px) takes {got}, but its place in the cascade '
+                f"gives {wanted}; order the stages so that each takes the size of the one before"
             )
         before = config.image_size
 

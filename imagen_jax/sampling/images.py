@@ -21,12 +21,14 @@ def save_png(image: np.ndarray, path: Path) -> None:
     Image.fromarray(image).save(path)
 
 
-def resize_nearest(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H,W,3] -> [size,size,3]; nearest neighbour, so that pixels stay visible as what they are."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST))
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 [H,W,3] -> [factor*H,factor*W,3], each pixel a square, so that pixels stay visible as what they are."""
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def labelled_grid(images: Sequence[np.ndarray], labels: Sequence[str], *, columns: int, min_cell_px: int = 128) -> np.ndarray:
+def labelled_grid(
+    images: Sequence[np.ndarray], labels: Sequence[str], *, columns: int, min_cell_px: int = 128
+) -> np.ndarray:
     """A contact sheet: each image over its caption, small images enlarged by whole factors.
 
     Args:
@@ -37,19 +39,20 @@ def labelled_grid(images: Sequence[np.ndarray], labels: Sequence[str], *, column
       uint8 [H',W',3] on white.
     """
     assert len(images) == len(labels) and len(images) > 0
-    size = images[0].shape[0]
-    cell = size * max(1, -(-min_cell_px // size))
+    factor = max(1, -(-min_cell_px // images[0].shape[0]))
+    cell_height, cell_width = (factor * side for side in images[0].shape[:2])
     font = ImageFont.load_default(_LABEL_PX)
-    characters = max(8, int(cell / (0.52 * _LABEL_PX)))
+    characters = max(8, int(cell_width / (0.52 * _LABEL_PX)))
     wrapped = [textwrap.wrap(label, characters)[:3] for label in labels]
     label_px = (max(map(len, wrapped)) or 1) * (_LABEL_PX + 4) + 8
     gap = 8
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (cell + label_px + gap) + gap), "white")
+    step_x, step_y = cell_width + gap, cell_height + label_px + gap
+    sheet = Image.new("RGB", (columns * step_x + gap, rows * step_y + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for index, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
-        x, y = gap + index % columns * (cell + gap), gap + index // columns * (cell + label_px + gap)
-        sheet.paste(Image.fromarray(resize_nearest(image, cell)), (x, y))
-        draw.rectangle((x - 1, y - 1, x + cell, y + cell), outline=(225, 225, 225))
-        draw.multiline_text((x, y + cell + 4), "\n".join(lines), fill="black", font=font, spacing=4)
+        x, y = gap + index % columns * step_x, gap + index // columns * step_y
+        sheet.paste(Image.fromarray(enlarge(image, factor)), (x, y))
+        draw.rectangle((x - 1, y - 1, x + cell_width, y + cell_height), outline=(225, 225, 225))
+        draw.multiline_text((x, y + cell_height + 4), "\n".join(lines), fill="black", font=font, spacing=4)
     return np.asarray(sheet)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.schedules import SCHEDULES
 from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
-from imagen_jax.types import Params
+from imagen_jax.types import DenoiseFn, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,7 @@ class Stage:
         self.settings = settings
         self._schedule = lookup(SCHEDULES, schedule, what="schedule")
         self._prediction = prediction
-        self._compiled = jax.jit(
-            self._sample, static_argnames=("sampler", "num_steps", "threshold", "guided")
-        )
+        self._compiled = jax.jit(self._sample, static_argnames=("sampler", "num_steps", "threshold", "guided"))
 
     def sample(
         self,
@@ -134,20 +132,16 @@ class Stage:
         conditioning: dict[str, Any] = {"text_emb": text_emb, "text_mask": text_mask}
         if low_res is not None:
             aug_logsnr = augment.aug_logsnr_from_level(jnp.full((batch,), aug_level))
-            conditioning["low_res"] = augment.augment(
-                low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys
-            )
+            conditioning["low_res"] = augment.augment(low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys)
             conditioning["aug_logsnr"] = aug_logsnr
         if guided:
             null_emb, null_mask = guidance.drop_text(text_emb, text_mask, drop=jnp.ones((batch,), bool))
             null = conditioning | {"text_emb": null_emb, "text_mask": null_mask}
             conditioning = {name: jnp.concatenate([value, null[name]]) for name, value in conditioning.items()}
-        network = partial(self.model.apply, {"params": params}, **conditioning)
+        network = cast(DenoiseFn, partial(self.model.apply, {"params": params}, **conditioning))
         denoise_fn = denoise.make_denoise_fn(network, prediction=self._prediction)
         if guided:
             denoise_fn = guidance.classifier_free(denoise_fn, weight=guidance_weight)
         denoise_fn = guidance.THRESHOLDS[threshold](denoise_fn)
-        samples = SAMPLERS[sampler](
-            denoise_fn, sampler_keys, z_init, schedule=self._schedule, num_steps=num_steps
-        )
+        samples = SAMPLERS[sampler](denoise_fn, sampler_keys, z_init, schedule=self._schedule, num_steps=num_steps)
         return jnp.clip(samples, -1.0, 1.0)

@@ -1,13 +1,13 @@
-"""Checkpoints of a run: state, the data iterator's position, and what they belong to. The only file that knows orbax."""
+"""Checkpoints of a run: its state and the data iterator's position. The only file that knows orbax."""
 
 import logging as std_logging
 from pathlib import Path
 from typing import Any
 
-import flax
 import grain
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from imagen_jax.errors import InputError
 from imagen_jax.training.state import TrainState
@@ -24,10 +24,17 @@ class Checkpointer:
         # It warns of every default it takes; what it writes is tested here.
         std_logging.getLogger("absl").addFilter(_is_not_about_defaults)
         self._folder = (workdir / _FOLDER).absolute()
+        # Named, so that the metadata of a checkpoint can be read before the checkpoint is. Any: grain's handler has
+        # orbax's methods, but not its type.
+        handlers: dict[str, Any] = {
+            "state": ocp.StandardCheckpointHandler(),
+            "data": grain.checkpoint.CheckpointHandler(),
+            "meta": ocp.JsonCheckpointHandler(),
+        }
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
-            item_names=("state", "data", "meta"),
+            item_handlers=handlers,
         )
 
     @property
@@ -60,8 +67,9 @@ class Checkpointer:
           InputError: it holds other parameters than `state`; the message lists them.
         """
         step = self.latest_step
+        assert step is not None, f"no checkpoint in {self._folder}"
         saved = self._manager.item_metadata(step)["state"]
-        _check_same_arrays(dict(saved)["params"], state.params, where=self._folder / str(step))
+        _check_same_arrays(saved["params"], state.params, where=self._folder / str(step))
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -98,17 +106,21 @@ def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:
     return record.levelno >= std_logging.ERROR or "orbax" not in record.pathname
 
 
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    flat: dict[str, Any] = flatten_dict(tree, sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+
+
 def _check_same_arrays(saved: Any, wanted: Params, *, where: Path) -> None:
-    old = {path: tuple(leaf.shape) for path, leaf in flax.traverse_util.flatten_dict(saved, sep="/").items()}
-    new = {path: tuple(leaf.shape) for path, leaf in flax.traverse_util.flatten_dict(wanted, sep="/").items()}
+    old, new = _shapes(saved), _shapes(dict(wanted))
     differing = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
     if not differing:
         return
-    rows = [f"  {path}: {old.get(path, 'absent')} in the checkpoint, {new.get(path, 'absent')} here" for path in differing]
+    rows = [
+        f"  {path}: {old.get(path, 'absent')} in the checkpoint, {new.get(path, 'absent')} here" for path in differing
+    ]
     shown = "\n".join(rows[:10] + ([f"  ... and {len(rows) - 10} more"] if len(rows) > 10 else []))
     raise InputError(
         f"{where} holds another network's parameters: {len(differing)} of {len(new)} arrays differ.\n{shown}\n"
         "Use another --workdir, or the config that this one was started with."
     )
-
-

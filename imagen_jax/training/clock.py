@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 class Clock:
-    """Counts steps and images; a bar on a terminal, nothing where the output is a file (the loop logs a line instead)."""
+    """Counts steps and images; shows a bar on a terminal only (the loop logs lines everywhere)."""
 
     def __init__(self, *, first_step: int, num_steps: int, batch_size: int):
         self._bar = tqdm(
@@ -26,7 +26,7 @@ class Clock:
         self._bar.update()
 
     def interval(self, step: int) -> dict[str, float]:
-        """Rates since the last call: images_per_s (of all devices), step_s, data_wait_s (a step), left_s; and starts anew."""
+        """Rates since the last call: images_per_s (all devices), step_s, data_wait_s (a step), left_s; starts anew."""
         step_s = (time.perf_counter() - self._interval_start) / max(1, self._interval_steps)
         rates = {
             "images_per_s": self._batch_size / step_s,

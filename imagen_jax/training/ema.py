@@ -7,7 +7,10 @@ from imagen_jax.types import Params
 
 
 def decay_at(step: jax.Array, decay: float) -> jax.Array:
-    """min(decay, (1 + step) / (10 + step)): without a warm-up, 0.999 still holds 20% of the initial weights after 1,600 steps."""
+    """min(decay, (1 + step) / (10 + step)).
+
+    Without this warm-up, 0.999 still holds 20% of the initial weights after 1,600 steps.
+    """
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 

@@ -143,7 +143,7 @@ def _mean(pending: Sequence[Metrics], *, last_step: int) -> dict[str, float]:
 def _check_range(batch: Mapping[str, jax.Array]) -> None:
     """Images that were never scaled to [-1, 1] train to nonsense without an error."""
     low, high = float(batch["image"].min()), float(batch["image"].max())
-    assert -1.001 <= low and high <= 1.001, f"images must lie in [-1, 1], not [{low}, {high}]"
+    assert low >= -1.001 and high <= 1.001, f"images must lie in [-1, 1], not [{low}, {high}]"
 
 
 def _log_line(step: int, num_steps: int, values: Mapping[str, float]) -> None:

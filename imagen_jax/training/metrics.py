@@ -14,7 +14,7 @@ _FILE = "metrics.jsonl"
 
 
 class MetricWriter:
-    """Appends to a workdir's metrics. On a resumed run, lines from `first_step` on are dropped first: they are made again."""
+    """Appends to a workdir's metrics; of a resumed run, lines after `first_step` are dropped: they are made again."""
 
     def __init__(self, workdir: Path, *, first_step: int):
         self._workdir = workdir

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates of the paper: Adafactor for the base, Adam for super-resolution, warm-up and cosine decay."""
+"""Optimizers and learning rates of the paper: Adafactor or Adam, warm-up and cosine decay."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,12 +14,14 @@ OPTIMIZERS: Mapping[str, Callable[[optax.Schedule, float, float], optax.Gradient
 
 
 def learning_rate_schedule(learning_rate: float, *, warmup_steps: int, decay_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then a cosine to 0 at `decay_steps`, counted from step 0; `decay_steps` 0: constant after warm-up.
+    """Linear warm-up from 0, then a cosine to 0 at step `decay_steps`; `decay_steps` 0: constant after the warm-up.
 
     Imagen, appendix F (whose `end_value=2500000` is read as the decay's length, with 0 at its end).
     """
     if decay_steps == 0:
-        return optax.schedules.warmup_constant_schedule(0.0, learning_rate, warmup_steps)
+        # optax's warm-up of no steps would stay at 0.
+        constant = optax.schedules.constant_schedule(learning_rate)
+        return optax.schedules.warmup_constant_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else constant
     return optax.schedules.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, decay_steps, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Running the pure train step on devices: data-parallel under `jax.pmap`."""
+"""Running the pure train step on devices, of `jax.local_devices()`: data-parallel under `jax.pmap`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,13 +16,13 @@ AXIS = "batch"
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     """Puts a tree on all devices as plain global arrays: no leading device axis, nothing to undo before saving."""
     return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec()))
 
 
-def pmap_step(train_step: Callable[..., tuple[TrainState, Metrics]], devices: Sequence[jax.Device]) -> StepFn:
-    """`train_step(state, batch, key, axis_name=...)` under pmap: state, key and results replicated, batch [devices, B, ...].
+def pmap_step(train_step: Callable[..., tuple[TrainState, Metrics]], devices: Sequence[Any]) -> StepFn:
+    """`train_step` under pmap: state, key and results are replicated, the batch is [devices, B, ...].
 
     The state is donated: the old one can't be used after the step.
     """

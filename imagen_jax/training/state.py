@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax import struct
+from flax.traverse_util import flatten_dict
 
 from imagen_jax.types import Params
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All that a step changes.
 
     Attributes:
@@ -65,9 +65,9 @@ def count_parameters(params: Params) -> int:
 
 def parameter_table(params: Params) -> str:
     """One line an array: path, shape, count; and the total."""
+    flat: dict[tuple[str, ...], Any] = flatten_dict(dict(params))
     rows = [
-        ("/".join(path), "x".join(map(str, leaf.shape)) or "scalar", f"{leaf.size:,}")
-        for path, leaf in flax.traverse_util.flatten_dict(params).items()
+        ("/".join(path), "x".join(map(str, leaf.shape)) or "scalar", f"{leaf.size:,}") for path, leaf in flat.items()
     ]
     rows.append(("total", "", f"{count_parameters(params):,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

@@ -1,6 +1,7 @@
 """The pure train step: (state, batch, key) -> state, metrics. `parallel` runs it on devices."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +49,13 @@ def make_loss_fn(
         if "low_res" in batch:
             aug_level = max_aug_level * jax.vmap(lambda key: jax.random.uniform(key))(level_keys)
             aug_logsnr = augment.aug_logsnr_from_level(aug_level)
+            _, height, width, _ = image.shape
             low_res = augment.augment(
-                jnp.asarray(batch["low_res"]), size=image.shape[1:3], aug_logsnr=aug_logsnr, keys=aug_keys
+                jnp.asarray(batch["low_res"]), size=(height, width), aug_logsnr=aug_logsnr, keys=aug_keys
             )
 
         def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            return model.apply(
+            output = model.apply(
                 {"params": params},
                 z,
                 logsnr,
@@ -62,6 +64,7 @@ def make_loss_fn(
                 low_res=low_res,
                 aug_logsnr=aug_logsnr,
             )
+            return cast(jax.Array, output)
 
         return diffusion_loss(
             network, image, keys=loss_keys, schedule=schedule, prediction=prediction, weighting=weighting
@@ -105,7 +108,7 @@ def train_step(
     if axis_name is not None:
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = cast(Params, optax.apply_updates(state.params, updates))
     metrics = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),

@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.training.state import count_parameters
+
+
+def tiny(**changed):
+    arguments = {"channels": 8, "channel_mults": (1, 2), "num_blocks": (1, 2), "attention": ("none", "cross")}
+    return EfficientUNet(**(arguments | {"num_heads": 2, "dtype": jnp.float32} | changed))
+
+
+def test_predicts_the_scaled_low_resolution_input_at_first_when_that_is_added(inputs, random_params):
+    model = tiny(low_res_residual=True)
+    init = jax.jit(lambda key: model.init(key, **inputs)["params"]["conv_out"])
+    params = random_params(model, **inputs)["params"] | {"conv_out": init(jax.random.key(0))}
+    output = jax.jit(model.apply)({"params": params}, **inputs)
+    alpha = np.sqrt(1 / (1 + np.exp(-np.asarray(inputs["aug_logsnr"]))))
+    np.testing.assert_allclose(output, alpha[:, None, None, None] * inputs["low_res"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_residual_on_no_low_resolution_input_is_refused(inputs):
+    base = {name: inputs[name] for name in ("z", "logsnr", "text_emb", "text_mask")}
+    with pytest.raises(AssertionError):
+        jax.eval_shape(tiny(low_res_residual=True).init, jax.random.key(0), **base)
+
+
+def test_a_network_trained_on_crops_runs_on_whole_images(inputs, random_params):
+    model = tiny(skip_per_block=False)
+    params = random_params(model, **inputs)
+    whole = {name: jnp.tile(x, (1, 2, 3, 1)) if x.ndim == 4 else x for name, x in inputs.items()}
+    output = jax.jit(model.apply)(params, **whole)
+    assert output.shape == (2, 16, 24, 3) and np.isfinite(output).all()
+
+
+def test_attention_stands_where_and_as_the_arguments_say(inputs):
+    params = jax.eval_shape(tiny(attention=("cross", "joint")).init, jax.random.key(0), **inputs)["params"]
+    assert {name for name in params if "attention" in name} == {
+        f"{way}{i}_attention" for way in ("down", "up") for i in (0, 1)
+    }
+    assert "q" in params["down0_attention"] and "qkv" in params["down1_attention"]
+    params = jax.eval_shape(tiny(attention=("none", "none")).init, jax.random.key(0), **inputs)["params"]
+    assert not any("attention" in name for name in params)
+
+
+def test_one_skip_a_level_takes_fewer_parameters_than_one_a_block(inputs):
+    per_block, per_level = (
+        count_parameters(jax.eval_shape(tiny(skip_per_block=each).init, jax.random.key(0), **inputs))
+        for each in (True, False)
+    )
+    # The second block of the second level, 16 channels wide, takes in 16 more: norm, first convolution, shortcut.
+    assert per_block - per_level == 2 * 16 + 9 * 16 * 16 + 16 * 16
+
+
+def test_levels_and_blocks_of_different_number_are_refused(inputs):
+    with pytest.raises(ValueError, match="zip"):
+        jax.eval_shape(tiny(num_blocks=(1, 2, 3)).init, jax.random.key(0), **inputs)

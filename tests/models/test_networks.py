@@ -1,0 +1,135 @@
+"""What every network keeps to, whatever its architecture: one entry of NETWORKS is all that a new one needs."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.models import make_model
+
+# A base stage and super-resolution stages, 8 px.
+UNET = partial(
+    make_model, "unet", channels=8, channel_mults=(1, 2), num_blocks=1, attention_levels=(False, True), head_channels=8
+)
+EFFICIENT = partial(
+    make_model,
+    "efficient_unet",
+    channels=8,
+    channel_mults=(1, 2),
+    num_blocks=(1, 1),
+    attention=("cross", "joint"),
+    num_heads=2,
+)
+NETWORKS = {
+    "unet": (UNET, False),
+    "unet, super-resolution": (UNET, True),
+    "efficient_unet": (EFFICIENT, True),
+}
+
+
+class Network:
+    def __init__(self, make, inputs, has_low_res, random_params):
+        self.make = make
+        self.inputs = {name: x for name, x in inputs.items() if has_low_res or name not in ("low_res", "aug_logsnr")}
+        self.params = random_params(make(), **self.inputs)
+        self.apply = {dtype: jax.jit(make(dtype=dtype).apply) for dtype in ("float32", "bfloat16")}
+
+    def __call__(self, dtype="float32", **changed):
+        return np.asarray(self.apply[dtype](self.params, **(self.inputs | changed)))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request, inputs, random_params):
+    make, has_low_res = NETWORKS[request.param]
+    return Network(make, inputs, has_low_res, random_params)
+
+
+def test_predicts_exactly_zero_at_first(network):
+    # Whatever the layers before the last one hold. Compiling the `init` of all of them would take seconds.
+    init = jax.jit(lambda key: network.make(dtype="float32").init(key, **network.inputs)["params"]["conv_out"])
+    params = {"params": network.params["params"] | {"conv_out": init(jax.random.key(0))}}
+    output = network.apply["float32"](params, **network.inputs)
+    np.testing.assert_array_equal(output, np.zeros((2, 8, 8, 3)))
+    assert np.abs(network()).mean() > 0.1
+
+
+def test_parameters_and_output_are_float32_when_computing_in_bfloat16(network):
+    output, variables = jax.eval_shape(
+        network.make(dtype="bfloat16").init_with_output, jax.random.key(0), **network.inputs
+    )
+    assert output.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+
+
+def test_bfloat16_is_close_to_float32(network):
+    exact, rounded = network(), network("bfloat16")
+    # bfloat16 has 8 bits, and the network some 20 layers.
+    assert np.sqrt(np.mean((rounded - exact) ** 2)) < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_padded_token_changes_no_output_bit(network, dtype):
+    text_emb, mask = network.inputs["text_emb"], network.inputs["text_mask"]
+    other = jnp.where(mask[..., None], text_emb, 1000 * text_emb[::-1])
+    assert (other != text_emb).any()
+    np.testing.assert_array_equal(network(dtype, text_emb=other), network(dtype))
+
+
+def test_a_real_token_and_the_mask_change_the_output(network):
+    text_emb, mask = network.inputs["text_emb"], network.inputs["text_mask"]
+    before = network()
+    scale = before.std()
+    for changed in ({"text_emb": text_emb.at[:, 2].set(text_emb[:, 5])}, {"text_mask": mask.at[:, 5].set(True)}):
+        difference = np.abs(network(**changed) - before).mean(axis=(1, 2, 3))
+        assert (difference > 1e-3 * scale).all()
+
+
+def test_every_input_reaches_every_output_pixel(network):
+    before = network()
+    for name in {"z", "logsnr", "low_res", "aug_logsnr"} & network.inputs.keys():
+        difference = np.abs(network(**{name: network.inputs[name] + 1}) - before)
+        # 1e-4 of the output's range is no rounding.
+        assert (difference.max(axis=-1) > 1e-4 * before.std()).all(), name
+
+
+def test_an_output_does_not_depend_on_the_rest_of_the_batch(network):
+    others = {name: x.at[1].set(x[0]) for name, x in network.inputs.items()}
+    np.testing.assert_array_equal(network(**others)[0], network()[0])
+    # Other shapes are other programs, which add in another order.
+    alone = network(**{name: x[1:] for name, x in network.inputs.items()})
+    np.testing.assert_allclose(alone, network()[1:], rtol=0, atol=1e-5 * np.abs(network()).max())
+
+
+def test_examples_follow_their_inputs_order(network):
+    swapped = network(**{name: x[::-1] for name, x in network.inputs.items()})
+    np.testing.assert_allclose(swapped, network()[::-1], rtol=0, atol=1e-5 * np.abs(network()).max())
+
+
+@pytest.mark.parametrize(("make", "has_low_res"), [(UNET, False), (EFFICIENT, True)], ids=["unet", "efficient_unet"])
+def test_recomputing_activations_changes_no_gradient_and_every_parameter_has_one(
+    make, has_low_res, inputs, random_params
+):
+    network = Network(make, inputs, has_low_res, random_params)
+
+    def gradients(remat):
+        model = make(dtype="float32", remat=remat)
+
+        def loss(params):
+            return jnp.mean(jnp.square(model.apply(params, **network.inputs)))
+
+        # Half the time to compile; what runs is small.
+        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+        return jax.jit(jax.grad(loss), compiler_options=options)(network.params)
+
+    kept, recomputed = gradients(False), gradients(True)
+    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(kept))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), recomputed, kept)
+    assert all(np.abs(leaf).max() > 1e-6 * largest for leaf in jax.tree.leaves(kept))
+
+
+def test_an_image_that_cannot_be_halved_is_refused(network):
+    wrong = {name: x[:, :, :7] for name, x in network.inputs.items() if x.ndim == 4}
+    with pytest.raises(AssertionError, match=r"\(2, 8, 7, 3\)"):
+        jax.eval_shape(network.make().apply, network.params, **(network.inputs | wrong))

@@ -1,0 +1,33 @@
+import jax
+import pytest
+
+from imagen_jax.models.unet import UNet
+
+
+def parameters(model, inputs):
+    arguments = {name: inputs[name] for name in ("z", "logsnr", "text_emb", "text_mask")}
+    return jax.eval_shape(model.init, jax.random.key(0), **arguments)["params"]
+
+
+def test_blocks_stand_where_the_arguments_say(inputs):
+    params = parameters(
+        UNet(channels=8, channel_mults=(1, 2, 3), num_blocks=2, attention_levels=(False, True, False)), inputs
+    )
+    names = {name for name in params if name.startswith(("down", "up", "middle"))}
+    expected = {f"down{level}_block{block}" for level in range(3) for block in range(2)}
+    expected |= {f"up{level}_block{block}" for level in range(3) for block in range(3)}
+    expected |= {"down0_resample", "down1_resample", "up2_resample", "up1_resample", "middle_block0", "middle_block1"}
+    # The middle is at the last level, which has none.
+    expected |= {"down1_attention0", "down1_attention1", "up1_attention0", "up1_attention1", "up1_attention2"}
+    assert names == expected
+    assert params["down2_block0"]["conv_out"]["kernel"].shape == (3, 3, 24, 24)
+
+
+@pytest.mark.parametrize("channels", [8, 24])
+def test_heads_have_the_asked_for_width_or_there_is_one(inputs, channels):
+    # 8 channels are fewer than a head of 64; 24 are three heads of 8. Neither changes a shape.
+    for head_channels in (64, 8):
+        model = UNet(
+            channels=channels, channel_mults=(1,), num_blocks=1, attention_levels=(True,), head_channels=head_channels
+        )
+        assert parameters(model, inputs)["middle_attention"]["qkv"]["kernel"].shape == (channels, 3 * channels)

@@ -1,0 +1,199 @@
+"""A tiny cascade, trained, exported, sampled from and evaluated by the commands of the README."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.errors import InputError
+from imagen_jax.sampling import load_cascade
+from imagen_jax.training.metrics import read_metrics
+from tests.mains import prepare, run, run_folder
+
+PROMPTS = ["red heart, twemoji style", "a purple heart", "blue heart, openmoji style"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """All that the commands wrote."""
+    folder = tmp_path_factory.mktemp("cascade")
+    prepare(folder)
+    for stage in ("base", "sr1", "sr2"):
+        workdir = f"--workdir={folder}/{stage}"
+        run("train", f"--config=tests/tiny_config.py:{stage}", workdir, *run_folder(folder))
+    run("export", f"--workdirs={folder}/base,{folder}/sr1,{folder}/sr2", f"--out={folder}/cascade")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cascade(folder):
+    return load_cascade(folder / "cascade")
+
+
+def test_training_leaves_what_a_stranger_needs(folder):
+    config = json.loads((folder / "base" / "config.json").read_text())
+    assert config["data"]["image_size"] == 8
+    assert (folder / "base" / "revision.txt").read_text().strip()
+    lines = read_metrics(folder / "base")
+    assert lines[-1]["step"] == 8
+    assert {"loss", "grad_norm", "param_norm", "update_norm", "images_per_s", "data_wait_s"} <= set(lines[-1])
+    with Image.open(folder / "sr2" / "samples" / "00000008.png") as grid:
+        assert grid.width > 2 * 2 * 32
+
+
+def test_from_python_in_three_lines(cascade):
+    images = cascade(PROMPTS, seed=0)
+    assert images.shape == (3, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert images.std() > 0
+
+
+def test_the_same_seed_gives_the_same_images_for_any_batch_size(cascade):
+    whole = cascade.sample(PROMPTS, seed=3, batch_size=8)
+    single = cascade.sample(PROMPTS, seed=3, batch_size=1)
+    assert list(whole) == [8, 16, 32]
+    for size in whole:
+        assert np.abs(whole[size].astype(int) - single[size]).max() <= 1
+    part = cascade.sample(PROMPTS[1:], seed=3, first_index=1)
+    assert np.abs(part[32].astype(int) - whole[32][1:]).max() <= 1
+
+
+def test_seed_and_prompt_and_guidance_change_the_image(cascade):
+    first = cascade(PROMPTS[:1], seed=0, stop_at=8).astype(int)
+    assert np.abs(cascade(PROMPTS[:1], seed=1, stop_at=8) - first).max() > 1
+    assert np.abs(cascade(PROMPTS[1:2], seed=0, stop_at=8) - first).max() > 1
+    assert np.abs(cascade(PROMPTS[:1], seed=0, stop_at=8, guidance=8.0) - first).max() > 1
+
+
+def test_stop_at_and_steps_are_obeyed(cascade):
+    assert cascade(PROMPTS[:1], stop_at=16, steps=[2, 1, 1]).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stop_at": 64}, "8, 16, 32"),
+        ({"steps": 0}, "at least 1"),
+        ({"steps": [4, 4]}, "one for each of the 3"),
+        ({"guidance": -1.0}, "guidance weight must be >= 0"),
+        ({"sampler": "ddimm"}, 'Did you mean "ddim"'),
+        ({"aug_level": 2.0}, "in \\[0, 1\\]"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_a_bad_setting_is_one_clear_error(cascade, arguments, message):
+    with pytest.raises(InputError, match=message):
+        cascade(PROMPTS[:1], **arguments)
+
+
+def test_no_prompts_is_an_error(cascade):
+    with pytest.raises(InputError):
+        cascade([])
+
+
+def test_upsampling_alone_takes_any_low_resolution_image(cascade):
+    low_res = np.zeros((2, 8, 8, 3), np.uint8)
+    assert cascade.upsample(PROMPTS[:2], low_res, size=16).shape == (2, 16, 16, 3)
+
+
+def test_sample_writes_pictures_grid_and_record(folder, cascade):
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS) + "\n\n", encoding="utf-8")
+    out = folder / "samples"
+    run("sample", f"--cascade={folder}/cascade", f"--prompts_file={prompts}", f"--out={out}", "--seed=5", "--steps=2")
+    names = {path.name for path in out.iterdir()}
+    pictures = {f"{k:03d}_{size}.png" for k in range(3) for size in (8, 16, 32)}
+    assert names == pictures | {"grid.png", "samples.json"}
+    record = json.loads((out / "samples.json").read_text())
+    assert record["prompts"] == PROMPTS
+    assert record["seed"] == 5
+    assert record["settings"] == {"steps": 2}
+    again = cascade.sample(PROMPTS, seed=5, steps=2)
+    with Image.open(out / "001_32.png") as picture:
+        image = np.asarray(picture).astype(int)
+    assert np.abs(image - again[32][1]).max() <= 1
+
+
+def test_evaluate_measures_every_weight(folder):
+    out = folder / "evaluation"
+    data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets", "--num_samples=5")
+    run("evaluate", f"--cascade={folder}/cascade", *data, "--guidance=1,3", f"--out={out}")
+    results = json.loads((out / "results.json").read_text())
+    assert [result["guidance"] for result in results] == [1.0, 3.0]
+    for result in results:
+        assert 0 <= result["name_accuracy"] <= 1
+        assert {"corner_deviation_8", "consistency_16", "colour_shift_32"} <= set(result)
+    assert (out / "grid_guidance3.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "what to draw?"),
+        (("--prompt= ",), "a prompt is empty"),
+        (("--prompt=a", "--prompts_file=x"), "one of them"),
+        (("--prompts_file=absent.txt",), 'no file "absent.txt"'),
+        (("--prompts_file={folder}/latin1.txt",), "is not UTF-8"),
+        (("--prompts_file={folder}/empty.txt",), "is empty"),
+        (("--prompt=a", "--steps=many"), "expected whole numbers"),
+    ],
+)
+def test_sample_says_what_is_wrong_in_one_line(folder, arguments, message):
+    (folder / "latin1.txt").write_bytes("café\n".encode("latin-1"))
+    (folder / "empty.txt").write_text(" \n\n")
+    given = [argument.format(folder=folder) for argument in arguments]
+    output = run("sample", f"--cascade={folder}/cascade", f"--out={folder}/bad", *given, expect=2)
+    assert message in output
+    assert "Traceback" not in output
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_a_damaged_cascade_is_one_clear_error(folder, tmp_path):
+    with pytest.raises(InputError, match=r"imagen_jax\.export"):
+        load_cascade(tmp_path)
+    broken = tmp_path / "cascade"
+    shutil.copytree(folder / "cascade", broken)
+    weights = broken / "stage_16" / "ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"stage_16.*damaged"):
+        load_cascade(broken)
+    weights.unlink()
+    with pytest.raises(InputError, match=r"stage_16.*missing"):
+        load_cascade(broken)
+
+
+def test_stages_that_do_not_chain_are_refused(folder, tmp_path):
+    output = run("export", f"--workdirs={folder}/base,{folder}/sr2", f"--out={tmp_path}/cascade", expect=2)
+    assert "16 px" in output
+    assert "8 px" in output
+    assert not (tmp_path / "cascade").exists()
+    index = folder / "cascade" / "cascade.json"
+    shutil.copytree(folder / "cascade", tmp_path / "reordered")
+    value = json.loads(index.read_text())
+    value["stages"].reverse()
+    (tmp_path / "reordered" / "cascade.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="its place in the cascade gives"):
+        load_cascade(tmp_path / "reordered")
+
+
+def test_export_refuses_what_is_no_run_and_does_not_overwrite(folder, tmp_path):
+    assert "expected the --workdir" in run("export", f"--workdirs={tmp_path}", f"--out={tmp_path}/c", expect=2)
+    assert "exists" in run("export", f"--workdirs={folder}/base", f"--out={folder}/cascade", expect=2)
+
+
+def test_another_network_than_the_workdir_holds_is_refused_and_nothing_is_lost(folder):
+    before = (folder / "base" / "config.json").read_text()
+    arguments = ("--config=tests/tiny_config.py:base", f"--workdir={folder}/base", *run_folder(folder))
+    output = run("train", *arguments, "--config.model.channels=16", expect=2)
+    assert "config.model.channels: 8 there, 16 here" in output
+    assert "Traceback" not in output
+    assert (folder / "base" / "config.json").read_text() == before
+
+
+def test_a_run_that_is_done_does_nothing_more(folder):
+    before = read_metrics(folder / "base")
+    run("train", "--config=tests/tiny_config.py:base", f"--workdir={folder}/base", *run_folder(folder))
+    assert read_metrics(folder / "base") == before
