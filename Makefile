@@ -23,7 +23,7 @@ help: ## list the targets
 # The commands of the README, one after the other; run again, each goes on where it stopped.
 demo: $(VENV)/.installed-demo ## train a small cascade on captioned pictures and sample from it (two cores: 20 minutes)
 	@$(PYTHON_M)untrained_encoder --data=emoji/food:train --out=demo/encoder
-	@$(PYTHON_M)precompute_text --encoder=demo/encoder --data=emoji/food:train --out=demo/text
+	@$(PYTHON_M)precompute_text --encoder=demo/encoder --data=emoji/food:train --max_length=24 --out=demo/text
 	@$(PYTHON_M)train --config=configs/emoji_base.py:demo --workdir=demo/base
 	@$(PYTHON_M)train --config=configs/emoji_sr1.py:demo --workdir=demo/sr1
 	@$(PYTHON_M)train --config=configs/emoji_sr2.py:demo --workdir=demo/sr2

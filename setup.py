@@ -37,7 +37,7 @@ setup(
         # Used without TensorFlow: ArrayRecord files and random access only.
         "tensorflow-datasets>=4.9.10,<5",
         # tensorflow-datasets imports it without declaring it.
-        "importlib_resources>=6.5",
+        "importlib_resources>=6.5,<8",
         # Two processes that open an unbuilt data set build it once.
         "filelock>=3.20,<5",
         # Only the tokenizer; torch is not a dependency.

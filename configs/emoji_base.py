@@ -28,16 +28,16 @@ def _demo(config):
     config.data.text_encoder = "demo/encoder"
     config.data.image_size = 16
     config.data.batch_size = 32
-    config.data.max_tokens = 16
+    config.data.max_tokens = 24
     config.model.update(
         channels=32, channel_mults=(1, 2, 4), num_blocks=1, attention_levels=(False, True, True), head_channels=32,
         dtype="float32",
     )  # fmt: skip
-    # Plain squared error of x: after 500 steps 80% of the names are right, against 29% with v, and the background is whiter.
+    # Plain squared error of x: after 500 steps it gets 80% of the names right, v 29%, and its background is whiter.
     config.diffusion.update(prediction="x", weighting="x")
-    config.optimizer.update(name="adam", learning_rate=2e-3, warmup_steps=50, decay_steps=1_300, b2=0.99)
+    config.optimizer.update(name="adam", learning_rate=2e-3, warmup_steps=50, decay_steps=2_200, b2=0.99)
     config.ema_decay = 0.99
-    config.train.update(num_steps=1_300, log_every=50, checkpoint_every=325, sample_every=325, keep_checkpoints=2)
+    config.train.update(num_steps=2_200, log_every=50, checkpoint_every=550, sample_every=550, keep_checkpoints=2)
     config.sampling.update(sampler="ddim", num_steps=16, threshold="static")
 
 

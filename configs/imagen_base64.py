@@ -19,7 +19,6 @@ def get_config():
         num_blocks=3,
         attention_levels=(False, True, True, True),  # at 32, 16 and 8 px
         head_channels=64,
-        dtype="bfloat16",
         remat=True,
     )
     config.optimizer.name = "adafactor"

@@ -21,7 +21,6 @@ def get_config():
         attention=("none", "none", "none", "cross"),
         num_heads=8,
         skip_per_block=False,
-        dtype="bfloat16",
         remat=True,
     )
     config.diffusion.schedule = "linear"

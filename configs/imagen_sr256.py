@@ -20,7 +20,6 @@ def get_config():
         attention=("none", "none", "none", "joint"),
         num_heads=8,
         skip_per_block=True,
-        dtype="bfloat16",
         remat=True,
     )
     config.sampling.guidance_weight = 8.0  # of the paper's COCO FID

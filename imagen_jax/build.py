@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -15,16 +16,73 @@ from imagen_jax.data.pipeline import pad_text
 from imagen_jax.data.preprocess import full_image, stage_input
 from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
+from imagen_jax.diffusion.objective import TARGETS, WEIGHTINGS, relative_weight
 from imagen_jax.diffusion.schedules import SCHEDULES
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.cascade import StageConfig, make_stage
+from imagen_jax.sampling.stage import SamplingSettings
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import create_state, model_inputs
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
+
+# Of one example beside another: chosen by us, far above what any useful weighting reaches.
+_MAX_WEIGHT = 1e3
+
+
+def check(config: Any) -> None:
+    """Looks every name of `config` up, so that a wrong one is an error before anything is read or compiled.
+
+    Raises:
+      InputError: an unknown model, attribute, schedule, prediction type, weighting, optimizer, sampler or threshold.
+    """
+    model(config)
+    optimizer(config)
+    lookup(SCHEDULES, config.diffusion.schedule, what="schedule")
+    lookup(TARGETS, config.diffusion.prediction, what="prediction type")
+    lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
+    SamplingSettings(**config.sampling.to_dict())
+    _check_weights(config.diffusion.prediction, config.diffusion.weighting)
+    if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
+        raise InputError(
+            f"config.model.low_res_residual is for super-resolution stages that predict x "
+            f"(config.diffusion.prediction = {config.diffusion.prediction!r}, "
+            f"config.data.low_res_size = {config.data.low_res_size}); set it to False"
+        )
+
+
+def _check_weights(prediction: str, weighting: str) -> None:
+    ends = relative_weight(jnp.array([-20.0, 20.0]), weighting=weighting, prediction=prediction)
+    if float(ends.max()) > _MAX_WEIGHT:
+        raise InputError(
+            f"config.diffusion.weighting = {weighting!r} gives examples weights of up to {float(ends.max()):.0e} with "
+            f"config.diffusion.prediction = {prediction!r}; weighting = {prediction!r} is its plain squared error"
+        )
+
+
+def open_text_store(config: Any) -> TextStore:
+    """The text store of `config.data`.
+
+    Raises:
+      InputError: there is none, or its texts were cut at another length than `config.data.max_tokens`, so that a long
+        prompt would be cut in another way when sampling.
+    """
+    if not config.data.text_store:
+        raise InputError(
+            "config.data.text_store is empty; expected the folder that was written by: python -m "
+            f"imagen_jax.precompute_text --encoder=DIR --data={config.data.source or 'SPEC'} --out=STORE"
+        )
+    store = TextStore(config.data.text_store)
+    if store.max_length != config.data.max_tokens:
+        raise InputError(
+            f'"{config.data.text_store}" holds texts of up to {store.max_length} tokens, and config.data.max_tokens = '
+            f"{config.data.max_tokens}; set that to {store.max_length}, or compute the store with "
+            f"--max_length={config.data.max_tokens}"
+        )
+    return store
 
 
 def model(config: Any) -> nn.Module:
@@ -72,12 +130,10 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         max_tokens=config.data.max_tokens,
         text_width=text_store.width,
         sampling=config.sampling.to_dict(),
-        provenance={
-            "source": config.data.source,
-            "text_encoder": config.data.text_encoder,
-            "encoder_name": text_store.encoder_name,
-            "encoder_fingerprint": text_store.encoder_fingerprint,
-        },
+        encoder_name=text_store.encoder_name,
+        encoder_fingerprint=text_store.encoder_fingerprint,
+        text_encoder=config.data.text_encoder,
+        source=config.data.source,
     )
 
 
@@ -99,7 +155,17 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
         )
     embeddings = {prompt: text_store[index_of[prompt]] for prompt in config.prompts if prompt in index_of}
     if unknown:
+        if not config.data.text_encoder:
+            raise InputError(
+                f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}, and '
+                "config.data.text_encoder, which would encode it, is empty"
+            )
         encoder = load_encoder(config.data.text_encoder, max_length=text_store.max_length)
+        if encoder.fingerprint != text_store.encoder_fingerprint:
+            raise InputError(
+                f'config.data.text_encoder = "{config.data.text_encoder}" is {encoder.name}, but the text store is by '
+                f"{text_store.encoder_name}; name that encoder's folder"
+            )
         embeddings |= dict(zip(unknown, encoder.encode_ragged(unknown), strict=True))
     padded = [pad_text(embeddings[prompt], stage.max_tokens) for prompt in config.prompts]
     text_emb, text_mask = (np.stack(column) for column in zip(*padded, strict=True))

@@ -44,6 +44,13 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         _exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        # A folder that can't be written, a full disk: the user's to mend. Without a file name it may be a bug.
+        if error.filename is None:
+            traceback.print_exc()
+            _exit(_EXIT_CRASH)
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        _exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         _exit(_EXIT_INTERRUPTED)
     except SystemExit as done:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import logging
@@ -19,15 +18,15 @@ from imagen_jax.registry import did_you_mean
 
 T = TypeVar("T")
 
-# A run that goes on must keep these.
-_FIXED_FOR_A_RUN = (
-    "config.model.",
-    "config.diffusion.schedule",
-    "config.diffusion.prediction",
-    "config.data.image_size",
-    "config.data.low_res_size",
-    "config.optimizer.name",
-)
+# A run that goes on must keep these, and its network.
+_FIXED_FOR_A_RUN = {
+    "diffusion.schedule",
+    "diffusion.prediction",
+    "data.image_size",
+    "data.low_res_size",
+    "data.max_tokens",
+    "optimizer.name",
+}
 
 _FIELDS = {
     "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens",
@@ -43,7 +42,10 @@ _HALVINGS = {"unet": lambda num_levels: num_levels - 1, "efficient_unet": lambda
 
 
 def base_config() -> Any:
-    """Every field of a run, with the paper's values (Imagen, appendix F); configs/ change what differs."""
+    """Every field of a run; configs/ change what differs. The values are the paper's (Imagen, appendix F).
+
+    Except ema_decay, max_tokens and grad_clip_norm, which it does not give: those are ours.
+    """
     # Any: to a type checker a ConfigDict's field could be of every type.
     config: Any = ConfigDict()
     config.seed = 0  # of initialisation, data order and noise
@@ -62,12 +64,18 @@ def base_config() -> Any:
             "max_tokens": 128,  # text tokens an example; longer captions are cut
         }
     )
-    config.model = ConfigDict()  # name, dtype and the network's own attributes
+    config.model = ConfigDict(
+        {
+            # name: key of models.MODELS; and the network's own attributes, which its docstring explains.
+            "dtype": "bfloat16",  # of the computation; parameters are float32
+            "remat": False,  # recompute activations in the backward pass: less memory, a third more compute
+        }
+    )
     config.diffusion = ConfigDict(
         {
             "schedule": "cosine",  # key of diffusion.schedules.SCHEDULES
             "prediction": "eps",  # eps, v or x
-            "weighting": "eps",  # key of diffusion.objective.WEIGHTINGS
+            "weighting": "eps",  # key of diffusion.objective.WEIGHTINGS; the prediction's name: plain squared error
             "caption_drop_rate": 0.1,  # share of examples that train the unconditional model
             "max_aug_level": 1.0,  # aug_level ~ U(0, this) for the low-resolution input
         }
@@ -131,31 +139,28 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
 
 
-def check_resumes(config: ConfigDict, saved: Path) -> None:
-    """Checks that a run whose config is in `saved` (JSON; absent: nothing to check) can go on with `config`.
+def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -> None:
+    """Checks that the run in `where`, whose resolved config is `saved`, can go on with `config`; logs what has changed.
 
     Raises:
       InputError: the network, the sizes or the diffusion process differ: what was learnt would be lost or wrong.
     """
-    if not saved.is_file():
-        return
-    try:
-        old = _leaves(json.loads(saved.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InputError(f'"{saved}" is damaged ({error}); use another --workdir, or delete that file') from error
-    new = _leaves(json.loads(to_json(config)))
-    changed = {
-        path: (old.get(path), new.get(path)) for path in old.keys() | new.keys() if old.get(path) != new.get(path)
-    }
-    rows = [f"config.{path}: {was!r} there, {now!r} here" for path, (was, now) in sorted(changed.items())]
-    fatal = [row for row in rows if row.startswith(_FIXED_FOR_A_RUN)]
+    old, new = _leaves(saved), _leaves(json.loads(to_json(config)))
+    changed = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    rows = [f"config.{path}: {old.get(path)!r} there, {new.get(path)!r} here" for path in changed]
+    fatal = [row for path, row in zip(changed, rows, strict=True) if _is_fixed(path)]
     if fatal:
         raise InputError(
-            f'"{saved.parent}" holds a run with another config; use another --workdir, or these values:\n  '
+            f'"{where}" holds a run with another config; use another --workdir, or these values:\n  '
             + "\n  ".join(fatal)
         )
     for row in rows:
         logging.warning("changed since this run was started: %s", row)
+
+
+def _is_fixed(path: str) -> bool:
+    # How a network is computed may change; what it is may not.
+    return path in _FIXED_FOR_A_RUN or (path.startswith("model.") and path not in ("model.dtype", "model.remat"))
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ def main() -> None:
     """Samples, measures, writes and prints."""
     cascade = load_cascade(_CASCADE.value)
     source = open_source(_DATA.value, data_dir=_DATA_DIR.value)
-    reference_spec = _REFERENCE.value or cascade.configs[0].provenance["source"]
+    reference_spec = _REFERENCE.value or cascade.configs[0].source
     reference = open_source(reference_spec, data_dir=_DATA_DIR.value)
     base_size = cascade.configs[0].image_size
     reference_images = to_uint8(build.source_images(reference, range(len(reference)), image_size=base_size))

@@ -4,14 +4,13 @@ python -m imagen_jax.export --workdirs=BASE,SR1,SR2 --out=CASCADE [--encoder=DIR
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from absl import flags
 
 from imagen_jax import cli
 from imagen_jax.errors import InputError
-from imagen_jax.sampling.cascade import StageConfig, write_cascade
+from imagen_jax.sampling.cascade import STAGE_FILE, check_can_write, read_stage_config, write_cascade
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 
@@ -24,30 +23,24 @@ _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if i
 
 def main() -> None:
     """Writes the folder and prints what is in it."""
-    configs, params = [], []
-    for workdir in map(Path, _WORKDIRS.value):
-        config = _read_stage(workdir)
-        ema_params, step = load_ema_params(workdir)
-        configs.append(dataclasses.replace(config, provenance={**config.provenance, "step": step}))
-        params.append(ema_params)
-        print(f"{workdir}: {config.image_size} px, step {step}")
-    folder = Path(_ENCODER.value or configs[0].provenance["text_encoder"])
+    workdirs, out = [Path(name) for name in _WORKDIRS.value], Path(_OUT.value)
+    configs = [read_stage_config(workdir / STAGE_FILE) for workdir in workdirs]
+    check_can_write(out, configs)
+    folder = Path(_ENCODER.value or configs[0].text_encoder)
     encoder = load_encoder(folder)
-    for config in configs:
-        if config.provenance["encoder_fingerprint"] != encoder.fingerprint:
-            raise InputError(
-                f'stage "{config.name}" was trained with {config.provenance["encoder_name"]}, and "{folder}" is '
-                f"{encoder.name}; name the right folder with --encoder"
-            )
-    write_cascade(Path(_OUT.value), configs, params, encoder_folder=folder)
-    print(f"cascade: {_OUT.value}")
-
-
-def _read_stage(workdir: Path) -> StageConfig:
-    path = workdir / "stage.json"
-    if not path.is_file():
-        raise InputError(f'"{path}" is missing; expected the --workdir of a training run')
-    return StageConfig(**json.loads(path.read_text(encoding="utf-8")))
+    if encoder.fingerprint != configs[0].encoder_fingerprint:
+        raise InputError(
+            f'the stages were trained with {configs[0].encoder_name}, and "{folder}" is {encoder.name}; name the right '
+            "folder with --encoder"
+        )
+    params = []
+    for number, workdir in enumerate(workdirs):
+        ema_params, step = load_ema_params(workdir)
+        configs[number] = dataclasses.replace(configs[number], step=step)
+        params.append(ema_params)
+        print(f"{workdir}: {configs[number].image_size} px, step {step}")
+    write_cascade(out, configs, params, encoder_folder=folder)
+    print(f"cascade: {out}")
 
 
 if __name__ == "__main__":

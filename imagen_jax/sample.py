@@ -6,13 +6,13 @@ Writes one PNG an image and stage, a labelled grid of the last stage, and sample
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 from absl import flags
 
 from imagen_jax import cli
 from imagen_jax.errors import InputError
+from imagen_jax.files import write_json
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.images import labelled_grid, save_png
 
@@ -20,7 +20,7 @@ _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.e
 _PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; repeatable.")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with a prompt a line.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
-_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0, upper_bound=2**32 - 1)
 _GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight: one for all stages, or one a stage; 1 is none.")
 _STEPS = flags.DEFINE_list("steps", None, "Sampling steps: one for all stages, or one a stage.")
 _AUG_LEVEL = flags.DEFINE_list(
@@ -35,28 +35,33 @@ def main() -> None:
     """Samples and prints where the pictures are."""
     prompts = _read_prompts()
     cascade = load_cascade(_CASCADE.value)
-    settings = {
+    out = Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    overrides = {
         "guidance": cli.numbers(_GUIDANCE, float),
         "steps": cli.numbers(_STEPS, int),
         "aug_level": cli.numbers(_AUG_LEVEL, float),
         "sampler": _SAMPLER.value,
-        "stop_at": _STOP_AT.value,
     }
-    images = cascade.sample(prompts, seed=_SEED.value, batch_size=_BATCH_SIZE.value, **settings)
-    out = Path(_OUT.value)
+    images = cascade.sample(
+        prompts, seed=_SEED.value, stop_at=_STOP_AT.value, batch_size=_BATCH_SIZE.value, **overrides
+    )
     for size, batch in images.items():
         for index, image in enumerate(batch):
             save_png(image, out / f"{index:03d}_{size}.png")
     last = list(images.values())[-1]
     save_png(labelled_grid(list(last), prompts, columns=min(4, len(prompts))), out / "grid.png")
+    settings = zip(cascade.stages, cascade.settings(**overrides), strict=True)
     record = {
-        "cascade": str(_CASCADE.value),
+        "cascade": _CASCADE.value,
         "seed": _SEED.value,
-        "settings": {name: value for name, value in settings.items() if value is not None},
-        "stages": [dataclasses.asdict(config) for config in cascade.configs],
-        "prompts": prompts,
+        "settings": {str(size): dataclasses.asdict(used) for size, used in settings if size in images},
+        "images": [
+            {"index": index, "prompt": prompt, "files": [f"{index:03d}_{size}.png" for size in images]}
+            for index, prompt in enumerate(prompts)
+        ],
     }
-    (out / "samples.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / "samples.json", record)
     print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {out}/grid.png and the PNGs beside it")
 
 

@@ -7,7 +7,6 @@ done; 42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a m
 """
 
 import dataclasses
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,18 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
+import imagen_jax
 from imagen_jax import build, cli
 from imagen_jax import config as config_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.errors import EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
+from imagen_jax.evaluation.base import Evaluator
+from imagen_jax.files import read_json, write_json, write_text
+from imagen_jax.sampling.cascade import STAGE_FILE, StageConfig
 from imagen_jax.training import loop, parallel
+from imagen_jax.training.checkpoint import has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
@@ -39,14 +43,16 @@ def main() -> int:
     """Trains, and returns the exit code."""
     config: Any = _CONFIG.value
     config_lib.validate(config, num_devices=jax.device_count())
+    build.check(config)
     if _DRY_RUN.value:
         print(_describe(config))
         return 0
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
     workdir = Path(_WORKDIR.value)
-    config_lib.check_resumes(config, workdir / _RUN_CONFIG)
-    text_store = TextStore(config.data.text_store)
+    if jax.process_count() > 1:
+        raise InputError(f"training runs on one host so far; this is one of {jax.process_count()}")
+    text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
     dataset = make_dataset(
         source,
@@ -61,14 +67,19 @@ def main() -> int:
         process_count=jax.process_count(),
     )
     stage = build.stage_config(config, text_store=text_store)
-    evaluators = []
+    # What can't be built fails here, before anything is written or compiled.
+    create = build.create(config, text_width=text_store.width)
+    jax.eval_shape(create, jax.random.key(0))
+    if has_checkpoint(workdir):
+        _check_resumes(workdir, config, stage)
+    evaluators: list[Evaluator] = []
     if config.prompts:
         evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
     _describe_workdir(workdir, config, stage)
 
     devices = jax.local_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    state = parallel.replicate(jax.jit(build.create(config, text_width=text_store.width))(init_key), devices)
+    state = parallel.replicate(jax.jit(create)(init_key), devices)
     logging.info(
         "%s: %.1fM parameters, %d images of %s, text by %s, %d %s device(s)",
         workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
@@ -100,24 +111,40 @@ def main() -> int:
 
 
 def _describe(config: Any) -> str:
-    try:
-        width = TextStore(config.data.text_store).width
-    except ValueError:
-        width = _PAPER_TEXT_WIDTH
+    there = Path(config.data.text_store or "absent").is_dir()
+    width = TextStore(config.data.text_store).width if there else _PAPER_TEXT_WIDTH
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
-    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width})"
+    note = "" if there else ": T5-XXL's, as there is no text store yet"
+    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width}{note})"
 
 
-def _describe_workdir(workdir: Path, config: Any, stage: Any) -> None:
+def _describe_workdir(workdir: Path, config: Any, stage: StageConfig) -> None:
     """Leaves beside the checkpoints what a stranger needs: the config, the stage, the revision of the code."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / _RUN_CONFIG).write_text(config_lib.to_json(config), encoding="utf-8")
-    (workdir / "stage.json").write_text(json.dumps(dataclasses.asdict(stage), indent=2) + "\n", encoding="utf-8")
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    (workdir / "revision.txt").write_text(revision.stdout or "unknown\n", encoding="utf-8")
+    write_text(workdir / _RUN_CONFIG, config_lib.to_json(config))
+    write_json(workdir / STAGE_FILE, dataclasses.asdict(stage))
+    write_text(workdir / "revision.txt", _git_revision() + "\n")
+
+
+def _git_revision() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or installed from a wheel
+        return f"imagen_jax {imagen_jax.__version__}"
+    return done.stdout.strip()
+
+
+def _check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
+    """Raises InputError where the run in `workdir` can't go on with this config or these texts."""
+    run = "the workdir of a training run"
+    config_lib.check_resumes(config, read_json(workdir / _RUN_CONFIG, expected=run), where=str(workdir))
+    before = read_json(workdir / STAGE_FILE, expected=run)
+    if before["encoder_fingerprint"] != stage.encoder_fingerprint:
+        raise InputError(
+            f'"{workdir}" was trained with texts by {before["encoder_name"]} ({before["encoder_fingerprint"][:12]}), '
+            f'and "{config.data.text_store}" is by {stage.encoder_name} ({stage.encoder_fingerprint[:12]}); use '
+            "another --workdir, or that encoder's store"
+        )
 
 
 if __name__ == "__main__":

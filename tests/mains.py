@@ -42,4 +42,4 @@ def prepare(folder: Path) -> None:
     """Builds the data set, an untrained encoder and the text store."""
     data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets")
     run("untrained_encoder", *data, f"--out={folder}/encoder", "--width=16", "--num_heads=2", "--vocab_size=80")
-    run("precompute_text", *data, f"--encoder={folder}/encoder", f"--out={folder}/text")
+    run("precompute_text", *data, f"--encoder={folder}/encoder", f"--out={folder}/text", "--max_length=8")

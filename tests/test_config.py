@@ -18,6 +18,7 @@ def make_config(**overrides: Any) -> Any:
             "source": "emoji/food:train",
             "data_dir": "datasets",
             "text_store": "",
+            "text_encoder": "",
             "image_size": 64,
             "low_res_size": 16,
             "crop_size": 0,
@@ -38,6 +39,8 @@ def make_config(**overrides: Any) -> Any:
             "warmup_steps": 10,
             "decay_steps": 100,
             "grad_clip_norm": 1.0,
+            "b1": 0.9,
+            "b2": 0.999,
         },
         "train": {
             "num_steps": 100,

@@ -14,7 +14,7 @@ PACKAGE = REPO / "imagen_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((REPO / "configs").glob("*.py"))
 
-BASE = {"types", "errors", "registry"}
+BASE = {"types", "errors", "registry", "files"}
 PARTS = {"diffusion", "models", "text", "data"}
 RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.

@@ -9,22 +9,20 @@ from imagen_jax.registry import lookup
 from imagen_jax.types import DenoiseFn
 
 # output, z [B,...], logsnr [B] -> x_hat [B,...]
-_TO_X: Mapping[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+TO_X: Mapping[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "eps": lambda output, z, logsnr: gaussian.x_from_eps(z=z, eps=output, logsnr=logsnr),
     "v": lambda output, z, logsnr: gaussian.x_from_v(z=z, v=output, logsnr=logsnr),
     "x": lambda output, z, logsnr: output,
 }
-
-PREDICTIONS = tuple(_TO_X)
 
 
 def to_x_hat(output: jax.Array, *, z: jax.Array, logsnr: jax.Array, prediction: str) -> jax.Array:
     """The clean image that a network's `output` implies. Shapes [B,...]; logsnr [B].
 
     Raises:
-      InputError: `prediction` is not one of `PREDICTIONS`.
+      InputError: `prediction` is not a key of `TO_X`.
     """
-    return lookup(_TO_X, prediction, what="prediction type")(output, z, logsnr)
+    return lookup(TO_X, prediction, what="prediction type")(output, z, logsnr)
 
 
 def make_denoise_fn(network: DenoiseFn, *, prediction: str) -> DenoiseFn:

@@ -25,7 +25,7 @@ WEIGHTINGS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 
 # x, eps [B,...], logsnr [B] -> what the network should put out.
-_TARGETS: Mapping[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+TARGETS: Mapping[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
     "eps": lambda x, eps, logsnr: eps,
     "v": lambda x, eps, logsnr: gaussian.v_from_x_eps(x=x, eps=eps, logsnr=logsnr),
     "x": lambda x, eps, logsnr: x,
@@ -52,8 +52,8 @@ def diffusion_loss(
       image: [B,...] float32 in [-1, 1].
       keys: [B] PRNG keys, one an example, so that the draw does not depend on how the batch is sharded.
       schedule: t -> logsnr.
-      prediction: one of `denoise.PREDICTIONS`.
-      weighting: one of `WEIGHTINGS`.
+      prediction: a key of `TARGETS`.
+      weighting: a key of `WEIGHTINGS`.
 
     Returns:
       loss [B] float32.
@@ -67,7 +67,7 @@ def diffusion_loss(
     logsnr = schedule(t)
     z = gaussian.diffuse(x=image, eps=eps, logsnr=logsnr)
     output = network(z, logsnr).astype(jnp.float32)
-    target = lookup(_TARGETS, prediction, what="prediction type")(image, eps, logsnr)
+    target = lookup(TARGETS, prediction, what="prediction type")(image, eps, logsnr)
     squared_error = jnp.mean(jnp.square(output - target), axis=tuple(range(1, image.ndim)))
     return relative_weight(logsnr, weighting=weighting, prediction=prediction) * squared_error
 

@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from imagen_jax.errors import InputError
-from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.efficient_unet import ATTENTION_KINDS, EfficientUNet
 from imagen_jax.models.unet import UNet
 from imagen_jax.registry import did_you_mean, lookup
 
-MODELS: Mapping[str, type[nn.Module]] = {"unet": UNet, "efficient_unet": EfficientUNet}
+MODELS: Mapping[str, Any] = {"unet": UNet, "efficient_unet": EfficientUNet}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -31,5 +31,14 @@ def make_model(name: str, *, dtype: str = "bfloat16", **kwargs: Any) -> nn.Modul
     for key in kwargs:
         if key not in known:
             raise InputError(f'model "{name}" has no "{key}"; it has: {", ".join(known)}.{did_you_mean(key, known)}')
+    levels = len(kwargs.get("channel_mults", model.channel_mults))
+    for key in ("num_blocks", "attention", "attention_levels"):
+        value = kwargs.get(key)
+        if isinstance(value, list | tuple) and len(value) != levels:
+            raise InputError(
+                f"{key} = {tuple(value)} has {len(value)} entries; channel_mults has {levels}, one a level"
+            )
+    for kind in kwargs.get("attention", ()):
+        lookup(ATTENTION_KINDS, kind, what="attention")
     hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     return model(**hashable, dtype=lookup(DTYPES, dtype, what="dtype"))

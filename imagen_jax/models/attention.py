@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagen_jax.errors import InputError
 from imagen_jax.models.layers import Dtype, group_norm
 
 
@@ -17,6 +18,8 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Ar
 
 
 def _heads(x: jax.Array, num_heads: int) -> jax.Array:
+    if x.shape[-1] % num_heads:
+        raise InputError(f"{x.shape[-1]} channels can't be divided among {num_heads} attention heads; change either")
     return x.reshape(*x.shape[:2], num_heads, -1)
 
 

@@ -7,7 +7,6 @@ CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
 from imagen_jax.errors import InputError
+from imagen_jax.files import read_json, write_json
 from imagen_jax.models import make_model
 from imagen_jax.sampling.images import to_uint8
 from imagen_jax.sampling.stage import SamplingSettings, Stage
@@ -29,6 +29,9 @@ from imagen_jax.types import Params
 
 _FORMAT_VERSION = 1
 _INDEX, _CONFIG, _WEIGHTS, _ENCODER = "cascade.json", "config.json", "ema.safetensors", "text_encoder"
+# A `StageConfig` in the workdir of a training run.
+STAGE_FILE = "stage.json"
+_EXPORTED = "a folder written by python -m imagen_jax.export"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,10 @@ class StageConfig:
       image_size, low_res_size: pixels; low_res_size is None for the base.
       schedule, prediction: see `diffusion`.
       max_tokens, text_width: L and D of the text it was trained with.
+      encoder_name, encoder_fingerprint: of the text encoder; text_encoder: its folder while training.
+      source: the data it was trained on.
       sampling: default `SamplingSettings`.
-      provenance: what it was trained on, and for how long; for people.
+      step: of training; 0 while training goes on.
     """
 
     name: str
@@ -53,8 +58,12 @@ class StageConfig:
     prediction: str
     max_tokens: int
     text_width: int
+    encoder_name: str
+    encoder_fingerprint: str
+    text_encoder: str
+    source: str
     sampling: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    step: int = 0
 
 
 class TextEncoder(Protocol):
@@ -98,7 +107,6 @@ class Cascade:
         aug_level: float | Sequence[float] | None = None,
         sampler: str | Sequence[str] | None = None,
         batch_size: int = 8,
-        first_index: int = 0,
     ) -> dict[int, np.ndarray]:
         """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or its size.
 
@@ -108,7 +116,6 @@ class Cascade:
           stop_at: the image size to stop at; default the last stage's.
           guidance, steps, aug_level, sampler: in place of the stages' own settings: one value for all, or one a stage.
           batch_size: images at a time.
-          first_index: k of the first prompt, to sample a long list in parts.
 
         Returns:
           uint8 [N,H,W,3] by image size, ascending.
@@ -116,24 +123,27 @@ class Cascade:
         Raises:
           InputError: no prompts, a stage that isn't there, a setting out of range.
         """
+        if isinstance(prompts, str):
+            raise InputError(f'prompts must be a list of captions, such as ["{prompts}"] (got one string)')
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed must be in [0, 2^32) (got {seed})")
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1 (got {batch_size})")
         if stop_at is not None and stop_at not in self.stages:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
-        settings = self._settings(guidance_weight=guidance, num_steps=steps, aug_level=aug_level, sampler=sampler)
+        settings = self.settings(guidance=guidance, steps=steps, aug_level=aug_level, sampler=sampler)
         text_emb, text_mask = self._encoder.encode(list(prompts))
         base_key = jax.random.key(seed)
-        indices = first_index + np.arange(len(prompts))
+        indices = np.arange(len(prompts))
         result: dict[int, np.ndarray] = {}
         low_res: np.ndarray | None = None
         for number, (size, stage) in enumerate(self.stages.items()):
             stage_key = jax.random.fold_in(base_key, number)
-            tokens = self.configs[number].max_tokens
             low_res = _in_batches(
                 stage,
                 self._params[size],
-                text_emb[:, :tokens],
-                text_mask[:, :tokens],
+                text_emb,
+                text_mask,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
                 low_res=low_res,
                 settings=settings[number],
@@ -144,40 +154,40 @@ class Cascade:
                 break
         return result
 
-    def upsample(
-        self, prompts: Sequence[str], low_res: np.ndarray, *, size: int, seed: int = 0, batch_size: int = 8
-    ) -> np.ndarray:
-        """One super-resolution stage alone: low_res uint8 [N,h,h,3] -> uint8 [N,size,size,3]."""
-        number = list(self.stages).index(size)
-        tokens = self.configs[number].max_tokens
-        text_emb, text_mask = self._encoder.encode(list(prompts))
-        stage_key = jax.random.fold_in(jax.random.key(seed), number)
-        samples = _in_batches(
-            self.stages[size],
-            self._params[size],
-            text_emb[:, :tokens],
-            text_mask[:, :tokens],
-            keys=jax.vmap(lambda index: jax.random.fold_in(stage_key, index))(np.arange(len(prompts))),
-            low_res=low_res.astype(np.float32) / 127.5 - 1.0,
-            settings=self.stages[size].settings,
-            batch_size=batch_size,
-        )
-        return to_uint8(samples)
+    def settings(
+        self,
+        *,
+        guidance: float | Sequence[float] | None = None,
+        steps: int | Sequence[int] | None = None,
+        aug_level: float | Sequence[float] | None = None,
+        sampler: str | Sequence[str] | None = None,
+    ) -> list[SamplingSettings]:
+        """What each stage samples with, given overrides as in `sample`.
 
-    def _settings(self, **overrides: Any) -> list[SamplingSettings]:
+        Raises:
+          InputError: as `sample`.
+        """
         count = len(self.configs)
-        columns: dict[str, list[Any]] = {}
-        for name, value in overrides.items():
-            if value is None:
-                continue
-            values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
-            if len(values) != count:
-                raise InputError(f"{name}: one value for all stages or one for each of the {count} (got {len(values)})")
-            columns[name] = values
+        overrides = {
+            "guidance_weight": _one_each("guidance", guidance, count),
+            "num_steps": _one_each("steps", steps, count),
+            "aug_level": _one_each("aug_level", aug_level, count),
+            "sampler": _one_each("sampler", sampler, count),
+        }
+        given = {name: values for name, values in overrides.items() if values is not None}
         return [
-            dataclasses.replace(stage.settings, **{name: values[number] for name, values in columns.items()})
+            dataclasses.replace(stage.settings, **{name: values[number] for name, values in given.items()})
             for number, stage in enumerate(self.stages.values())
         ]
+
+
+def _one_each(name: str, value: Any, count: int) -> list[Any] | None:
+    if value is None:
+        return None
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
+    if len(values) != count:
+        raise InputError(f"{name}: one value for all stages, or one for each of the {count} (got {len(values)})")
+    return values
 
 
 def make_stage(config: StageConfig) -> Stage:
@@ -196,13 +206,9 @@ def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Pa
     """Writes a cascade folder, whole or not at all.
 
     Raises:
-      InputError: `out` exists, sizes don't chain, there is no encoder folder.
+      InputError: see `check_can_write`.
     """
-    _check_chain(configs, str(out))
-    if out.exists():
-        raise InputError(f'"{out}" exists; choose another --out, or delete it')
-    if not encoder_folder.is_dir():
-        raise InputError(f'no text encoder in "{encoder_folder}"; expected the folder that the texts were encoded with')
+    check_can_write(out, configs)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -210,12 +216,23 @@ def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Pa
     for config, tree in zip(configs, params, strict=True):
         folder = partial / config.name
         folder.mkdir()
-        _write_json(folder / _CONFIG, dataclasses.asdict(config))
+        write_json(folder / _CONFIG, dataclasses.asdict(config))
         flat = flatten_dict(dict(tree), sep="/")
         save_file({name: jnp.asarray(array) for name, array in flat.items()}, str(folder / _WEIGHTS))
     index = {"format_version": _FORMAT_VERSION, "stages": [config.name for config in configs]}
-    _write_json(partial / _INDEX, index)
+    write_json(partial / _INDEX, index)
     partial.rename(out)
+
+
+def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
+    """What can be checked before any weights are read.
+
+    Raises:
+      InputError: `out` exists, or the stages don't fit each other.
+    """
+    _check_chain(configs, str(out))
+    if out.exists():
+        raise InputError(f'"{out}" exists; choose another --out, or delete it')
 
 
 def load_cascade(folder: str | Path) -> Cascade:
@@ -225,27 +242,39 @@ def load_cascade(folder: str | Path) -> Cascade:
       InputError: something is missing or damaged; the message says what, and where it comes from.
     """
     folder = Path(folder)
-    index = _read_json(folder / _INDEX)
+    index = read_json(folder / _INDEX, expected=_EXPORTED)
     if index.get("format_version") != _FORMAT_VERSION:
         raise InputError(
             f'"{folder}" is a cascade of format {index.get("format_version")}; this version reads {_FORMAT_VERSION}'
         )
-    configs, params = [], []
-    for name in index["stages"]:
-        try:
-            config = StageConfig(**_read_json(folder / name / _CONFIG))
-        except TypeError as error:
-            raise InputError(f'"{folder / name / _CONFIG}" is not a stage\'s config: {error}') from error
-        configs.append(config)
-        params.append(_load_params(folder / name / _WEIGHTS))
-    max_length = max(config.max_tokens for config in configs)
-    encoder = load_encoder(folder / _ENCODER, max_length=max_length)
-    if encoder.width != configs[0].text_width:
+    names = index.get("stages")
+    if not isinstance(names, list) or not names:
+        raise InputError(f'"{folder / _INDEX}" lists no stages; expected {_EXPORTED}')
+    configs = [read_stage_config(folder / name / _CONFIG) for name in names]
+    _check_chain(configs, str(folder))
+    encoder = load_encoder(folder / _ENCODER, max_length=configs[0].max_tokens)
+    if encoder.fingerprint != configs[0].encoder_fingerprint:
         raise InputError(
-            f'the encoder in "{folder / _ENCODER}" has width {encoder.width}, but the stages were trained with '
-            f"{configs[0].text_width}"
+            f'the encoder in "{folder / _ENCODER}" is {encoder.name}, but the stages were trained with '
+            f"{configs[0].encoder_name}; export the cascade again"
         )
+    params = [_load_params(folder / name / _WEIGHTS) for name in names]
     return Cascade(configs, params, encoder, name=str(folder))
+
+
+def read_stage_config(path: Path) -> StageConfig:
+    """A `StageConfig` from its JSON file.
+
+    Raises:
+      InputError: it is missing, damaged, or describes what this version can't build.
+    """
+    values = read_json(path, expected=_EXPORTED if path.name == _CONFIG else "the workdir of a training run")
+    try:
+        config = StageConfig(**values)
+        make_stage(config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'"{path}" is no config of a stage: {error}') from error
+    return config
 
 
 def _load_params(path: Path) -> Params:
@@ -270,20 +299,13 @@ def _check_chain(configs: Sequence[StageConfig], name: str) -> None:
                 f'{name}: stage "{config.name}" ({config.image_size} px) takes {got}, but its place in the cascade '
                 f"gives {wanted}; order the stages so that each takes the size of the one before"
             )
+        if (config.max_tokens, config.encoder_fingerprint) != (configs[0].max_tokens, configs[0].encoder_fingerprint):
+            raise InputError(
+                f'{name}: stage "{config.name}" was trained with texts of {config.max_tokens} tokens by '
+                f"{config.encoder_name} ({config.encoder_fingerprint[:12]}), the first with {configs[0].max_tokens} by "
+                f"{configs[0].encoder_name} ({configs[0].encoder_fingerprint[:12]}); train them with one encoder"
+            )
         before = config.image_size
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f'"{path}" is missing; expected a folder written by python -m imagen_jax.export')
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f'"{path}" is damaged ({error}); write the cascade again') from error
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _in_batches(

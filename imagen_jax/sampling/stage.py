@@ -1,6 +1,7 @@
 """One stage of a cascade: from text (and the image of the stage before) to images of one resolution."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any, cast
 
@@ -39,8 +40,8 @@ class SamplingSettings:
         lookup(guidance.THRESHOLDS, self.threshold, what="threshold")
         if self.num_steps < 1:
             raise InputError(f"sampling steps must be at least 1 (got {self.num_steps})")
-        if not self.guidance_weight >= 0:
-            raise InputError(f"guidance weight must be >= 0; 1 is no guidance (got {self.guidance_weight})")
+        if not 0 <= self.guidance_weight < math.inf:
+            raise InputError(f"guidance weight must be >= 0 and finite; 1 is none (got {self.guidance_weight})")
         if not 0 <= self.aug_level <= 1:
             raise InputError(f"aug_level must be in [0, 1] (got {self.aug_level})")
 
@@ -68,6 +69,7 @@ class Stage:
         self.low_res_size = low_res_size
         self.settings = settings
         self._schedule = lookup(SCHEDULES, schedule, what="schedule")
+        lookup(denoise.TO_X, prediction, what="prediction type")
         self._prediction = prediction
         self._compiled = jax.jit(self._sample, static_argnames=("sampler", "num_steps", "threshold", "guided"))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
@@ -85,6 +86,12 @@ class Checkpointer:
         self._manager.close()
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run in `workdir` has something to go on from."""
+    folder = workdir / _FOLDER
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
 def load_ema_params(workdir: Path) -> tuple[Params, int]:
     """The EMA parameters of a run's newest checkpoint, as numpy arrays, and its step.
 
@@ -94,11 +101,24 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
     folder = (workdir / _FOLDER).absolute()
     if not folder.is_dir():
         raise InputError(f'no checkpoints in "{workdir}"; expected the --workdir of a training run')
-    with ocp.CheckpointManager(folder, item_names=("state",)) as manager:
+    with ocp.CheckpointManager(folder, item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
         step = manager.latest_step()
         if step is None:
             raise InputError(f'no finished checkpoint in "{folder}"; train longer, or run the same training again')
-        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        saved = manager.item_metadata(step)["state"]["ema_params"]
+        # As numpy, so that it doesn't matter on which devices they were; and of the state only this.
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    item={"ema_params": saved},
+                    restore_args={
+                        "ema_params": jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+                    },
+                    partial_restore=True,
+                )
+            ),
+        )
     return restored["state"]["ema_params"], step
 
 

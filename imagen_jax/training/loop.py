@@ -1,5 +1,6 @@
 """The training loop: restore, step, log, evaluate, save."""
 
+import contextlib
 import math
 import signal
 import time
@@ -32,9 +33,13 @@ class NotFiniteError(RuntimeError):
 class _StopSignal:
     """Notes a SIGTERM, so that the loop can end between two steps."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> "_StopSignal":
         self.received = False
-        signal.signal(signal.SIGTERM, self._handle)
+        self._previous = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
 
     def _handle(self, _signum: int, _frame: FrameType | None) -> None:
         self.received = True
@@ -76,28 +81,34 @@ def train(
       InputError: `workdir` holds another network's checkpoint.
     """
     # 1. Where were we?
-    stop = _StopSignal()
+    closing = contextlib.ExitStack()  # calls all of what it is given, the last one first, even if one fails
+    stop = closing.enter_context(_StopSignal())
+    closing.callback(batches.close)
     checkpointer = Checkpointer(workdir, keep=keep_checkpoints)
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(state, batches)
         logging.info("Going on from step %d in %s", int(state.step), workdir)
     first_step = int(state.step)
     writer = MetricWriter(workdir, first_step=first_step)
+    closing.callback(writer.close)
     clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=batch_size)
+    closing.callback(clock.close)
+    # The last checkpoint is only safe once it is waited for, however the loop ends.
+    closing.callback(checkpointer.close)
 
     # 2. Steps.
     pending: list[Metrics] = []
     step, stopping = first_step, False
-    try:
+    with closing:
         while step < num_steps and not stopping:
             waited = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waited
             if step == first_step:
                 _check_range(batch)
-            if pending:
-                # One step of lag: the devices stay busy, and the clock stays true.
-                jax.block_until_ready(pending[-1])
+            if len(pending) > 1:
+                # The step before is still under way, so that the devices stay busy; but no more than that one is ahead.
+                jax.block_until_ready(pending[-2])
             state, metrics = step_fn(state, batch, key)
             pending.append(metrics)
             step += 1
@@ -122,11 +133,6 @@ def train(
                     _write(writer, step, evaluator(state.ema_params, step))
             if save or evaluate:
                 clock.pause()
-    finally:
-        # 5. The last checkpoint is only safe once it is waited for, however the loop ends.
-        clock.close()
-        writer.close()
-        checkpointer.close()
     return state, step >= num_steps
 
 

@@ -2,13 +2,14 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
+
+from imagen_jax.files import write_text
 
 _FILE = "metrics.jsonl"
 
@@ -60,6 +61,4 @@ def read_metrics(workdir: Path) -> list[dict[str, float]]:
 
 def _keep_lines_up_to(path: Path, step: int) -> None:
     kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

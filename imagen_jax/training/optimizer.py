@@ -42,4 +42,6 @@ def make_optimizer(
     """
     schedule = learning_rate_schedule(learning_rate, warmup_steps=warmup_steps, decay_steps=decay_steps)
     optimizer = lookup(OPTIMIZERS, name, what="optimizer")(schedule, b1, b2)
-    return optax.chain(optax.clip_by_global_norm(grad_clip_norm), optimizer) if grad_clip_norm else optimizer
+    # The same state with and without clipping, so that a run can go on with another value.
+    clip = optax.clip_by_global_norm(grad_clip_norm) if grad_clip_norm else optax.identity()
+    return optax.chain(clip, optimizer)

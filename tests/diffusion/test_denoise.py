@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion import gaussian
-from imagen_jax.diffusion.denoise import PREDICTIONS, make_denoise_fn, to_x_hat
+from imagen_jax.diffusion.denoise import TO_X, make_denoise_fn, to_x_hat
 from imagen_jax.errors import InputError
 
 LOGSNR = jnp.array([-6.0, 0.0, 6.0])
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", TO_X)
 def test_what_a_perfect_network_puts_out_is_the_clean_image(prediction):
     x = jax.random.uniform(jax.random.key(0), (3, 4, 4, 3), minval=-1.0)
     eps = jax.random.normal(jax.random.key(1), x.shape)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion import gaussian
-from imagen_jax.diffusion.denoise import PREDICTIONS
+from imagen_jax.diffusion.denoise import TO_X
 from imagen_jax.diffusion.objective import WEIGHTINGS, diffusion_loss, relative_weight
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import InputError
@@ -45,7 +45,7 @@ def test_eps_weighting_of_eps_is_the_plain_squared_error():
     np.testing.assert_array_equal(losses, jnp.mean(jnp.square(seen[0]), axis=(1, 2, 3)))
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", TO_X)
 def test_the_weight_of_a_space_in_itself_is_exactly_one_at_any_noise_level(prediction):
     logsnr = jnp.array([-200.0, -20.0, 0.0, 20.0, 200.0])
     np.testing.assert_array_equal(relative_weight(logsnr, weighting=prediction, prediction=prediction), 1)
@@ -56,7 +56,7 @@ def test_the_loss_of_an_estimate_is_the_same_in_all_three_spaces(weighting):
     def x_hat(z):
         return 0.8 * z - 0.1
 
-    losses = {p: loss(network_of(x_hat, p), prediction=p, weighting=weighting) for p in PREDICTIONS}
+    losses = {p: loss(network_of(x_hat, p), prediction=p, weighting=weighting) for p in TO_X}
     # |logsnr| up to 5: eps is x amplified by exp(5 / 2) = 12.
     np.testing.assert_allclose(losses["eps"], losses["x"], rtol=1e-4)
     np.testing.assert_allclose(losses["v"], losses["x"], rtol=1e-4)
@@ -70,7 +70,7 @@ def test_weights_follow_their_formula_in_x_space(weighting):
     np.testing.assert_allclose(weights, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", TO_X)
 def test_a_perfect_network_has_no_loss(prediction):
     losses = loss(network_of(lambda z: IMAGE, prediction), schedule=cosine, prediction=prediction, weighting=prediction)
     assert losses.shape == (B,) and losses.dtype == jnp.float32

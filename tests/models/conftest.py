@@ -3,34 +3,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 
-
-def _randomised(shapes: Any) -> Any:
-    rng = np.random.default_rng(0)
-
-    def draw(path: Any, leaf: Any) -> np.ndarray:
-        noise = rng.normal(size=leaf.shape).astype(np.float32)
-        match path[-1].key:
-            case "kernel":
-                return noise * np.float32((leaf.size // leaf.shape[-1]) ** -0.5)
-            case "scale":
-                return 1 + np.float32(0.1) * noise
-            case _:
-                return np.float32(0.1) * noise
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-@pytest.fixture(scope="session")
-def randomised() -> Callable[[Any], Any]:
-    """randomised(params or their shapes) -> every array drawn at random, zero-initialised ones too: no path is closed.
-
-    Kernels ~ N(0, 1 / fan-in), biases ~ N(0, 0.1^2), scales of norms ~ N(1, 0.1^2).
-    """
-    return _randomised
+from tests.randomised import randomised
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +14,7 @@ def random_params() -> Callable[..., Any]:
     """random_params(model, *inputs) -> `randomised` variables; only shapes come from `init`, so nothing is compiled."""
 
     def random_params(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return _randomised(jax.eval_shape(model.init, jax.random.key(0), *args, **kwargs))
+        return randomised(jax.eval_shape(model.init, jax.random.key(0), *args, **kwargs))
 
     return random_params
 

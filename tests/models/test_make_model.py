@@ -8,8 +8,10 @@ from imagen_jax.models.unet import UNet
 
 
 def test_lists_from_json_become_tuples():
-    model = make_model("efficient_unet", dtype="float32", channels=8, num_blocks=[1, 2], attention=["none", "cross"])
-    assert model == EfficientUNet(channels=8, num_blocks=(1, 2), attention=("none", "cross"), dtype=jnp.float32)
+    lists = {"channel_mults": [1, 2], "num_blocks": [1, 2], "attention": ["none", "cross"]}
+    model = make_model("efficient_unet", dtype="float32", channels=8, **lists)
+    tuples = {"channel_mults": (1, 2), "num_blocks": (1, 2), "attention": ("none", "cross")}
+    assert model == EfficientUNet(channels=8, dtype=jnp.float32, **tuples)
     assert hash(model) is not None
 
 

@@ -119,9 +119,7 @@ def test_recomputing_activations_changes_no_gradient_and_every_parameter_has_one
         def loss(params):
             return jnp.mean(jnp.square(model.apply(params, **network.inputs)))
 
-        # Half the time to compile; what runs is small.
-        options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        return jax.jit(jax.grad(loss), compiler_options=options)(network.params)
+        return jax.jit(jax.grad(loss))(network.params)
 
     kept, recomputed = gradients(False), gradients(True)
     largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(kept))

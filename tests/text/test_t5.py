@@ -35,8 +35,9 @@ def test_embeddings_do_not_depend_on_the_padded_length(encoder):
     for max_length in (16, 32, 64):
         ids, mask = ids_and_mask(max_length)
         outputs[max_length] = np.asarray(jax.jit(model.apply)(params, ids, mask))[:, :16][mask[:, :16]]
-    np.testing.assert_allclose(outputs[32], outputs[16], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(outputs[64], outputs[16], rtol=0, atol=1e-6)
+    # Other shapes are other programs, which add in another order.
+    np.testing.assert_allclose(outputs[32], outputs[16], rtol=0, atol=5e-6)
+    np.testing.assert_allclose(outputs[64], outputs[16], rtol=0, atol=5e-6)
 
 
 def test_a_padded_id_changes_no_bit_of_a_real_token(encoder):
