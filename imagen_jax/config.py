@@ -4,7 +4,6 @@ Below the mains nothing sees a config: what is checked here are relations betwee
 A name (sampler, schedule, source, ...) is checked where it is looked up, by its own table.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -124,19 +123,9 @@ def choose_variant(arg: str, variants: Mapping[str, T]) -> T:
     return variants[arg]
 
 
-def resolved(config: ConfigDict) -> dict[str, Any]:
-    """The config as plain nested dicts, references replaced by their values."""
-    return config.to_dict()
-
-
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON with sorted keys, the same text for the same values; tuples become lists."""
-    return json.dumps(resolved(config), indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def config_hash(config: ConfigDict) -> str:
-    """12 hexadecimal digits that are the same on every host for the same values."""
-    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -> None:

@@ -99,7 +99,6 @@ def main() -> int:
             keep_checkpoints=config.train.keep_checkpoints,
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
-            meta={"config_hash": config_lib.config_hash(config)},
         )
     except loop.NotFiniteError as error:
         logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)

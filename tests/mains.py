@@ -12,12 +12,19 @@ def command(main: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"imagen_jax.{main}", *arguments]
 
 
-def run(main: str, *arguments: str, expect: int = 0, devices: int = 1) -> str:
+def environment(*, devices: int = 1, as_users_compile: bool = False) -> dict[str, str]:
+    """Of a main's process; `as_users_compile`: without the settings that make the tests' compiling quick."""
+    quick = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS") if as_users_compile else ()
+    kept = {name: value for name, value in os.environ.items() if name not in quick}
+    return kept | {"JAX_NUM_CPU_DEVICES": str(devices)}
+
+
+def run(main: str, *arguments: str, expect: int = 0, devices: int = 1, as_users_compile: bool = False) -> str:
     """Standard output and standard error of `python -m imagen_jax.MAIN`, which must exit with `expect`."""
     done = subprocess.run(
         command(main, *arguments),
         cwd=REPO,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+        env=environment(devices=devices, as_users_compile=as_users_compile),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

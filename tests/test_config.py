@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from imagen_jax.config import choose_variant, config_hash, resolved, to_json, validate
+from imagen_jax.config import check_resumes, choose_variant, to_json, validate
 from imagen_jax.errors import InputError
 
 
@@ -160,15 +160,18 @@ def test_choose_variant_lists_the_variants_and_the_closest():
         choose_variant("dmo", {"demo": 1, "full": 2})
 
 
-def test_json_and_hash_depend_on_values_only():
-    config, same = make_config(), ConfigDict(dict(reversed(list(make_config().to_dict().items()))))
-    assert to_json(config) == to_json(same)
-    assert config_hash(config) == config_hash(same) != config_hash(make_config(seed=1))
-    assert json.loads(to_json(config))["model"]["channel_mults"] == [1, 2, 4]
-
-
-def test_resolved_replaces_references_by_values():
+def test_the_written_form_depends_on_values_only():
     config = make_config()
-    config.copy_of_seed = config.get_ref("seed") + 3
-    assert resolved(config)["copy_of_seed"] == 3
-    assert type(resolved(config)["data"]) is dict
+    same = make_config()
+    same.copy_of_seed = config.get_ref("seed")
+    del same["copy_of_seed"]
+    assert to_json(config) == to_json(same) != to_json(make_config(seed=1))
+
+
+def test_a_run_goes_on_with_another_length_but_not_with_another_network():
+    saved = json.loads(to_json(make_config()))
+    check_resumes(make_config(train__num_steps=10**6, model__remat=True), saved, where="runs/x")
+    with pytest.raises(InputError, match=r"config\.model\.channels: \d+ there, 96 here"):
+        check_resumes(make_config(model__channels=96), saved, where="runs/x")
+    with pytest.raises(InputError, match=r'"runs/x" holds a run with another config'):
+        check_resumes(make_config(diffusion__prediction="eps"), saved, where="runs/x")

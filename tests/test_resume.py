@@ -1,6 +1,5 @@
 """A run that is interrupted at any moment ends with the same bits as one that isn't."""
 
-import os
 import signal
 import subprocess
 import time
@@ -13,17 +12,17 @@ import pytest
 from imagen_jax.errors import EXIT_PREEMPTED
 from imagen_jax.training.checkpoint import load_ema_params
 from imagen_jax.training.metrics import read_metrics
-from tests.mains import REPO, command, prepare, run, run_folder
+from tests.mains import REPO, command, environment, prepare, run, run_folder
 
 # As tests/tiny_config.py decays its learning rate.
-STEPS = 120
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     prepare(folder)
-    run("train", *arguments(folder, "straight"))
+    run("train", *arguments(folder, "straight"), as_users_compile=True)
     return folder
 
 
@@ -42,7 +41,7 @@ def arguments(folder: Path, name: str) -> tuple[str, ...]:
 def interrupt(folder: Path, name: str, number: signal.Signals, *, after_steps: int) -> int:
     """Starts the run, sends the signal once that many steps are logged, and returns the exit code."""
     with subprocess.Popen(
-        command("train", *arguments(folder, name)), cwd=REPO, env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        command("train", *arguments(folder, name)), cwd=REPO, env=environment(as_users_compile=True),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 200
@@ -61,7 +60,7 @@ def last_step(workdir: Path) -> int:
 
 
 def assert_ends_as_the_straight_run(folder: Path, name: str) -> None:
-    run("train", *arguments(folder, name))
+    run("train", *arguments(folder, name), as_users_compile=True)
     straight, step = load_ema_params(folder / "straight")
     resumed, resumed_step = load_ema_params(folder / name)
     assert step == resumed_step == STEPS

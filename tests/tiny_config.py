@@ -18,12 +18,14 @@ def get_config(arg="base"):
         batch_size=8, max_tokens=8,
     )  # fmt: skip
     if arg == "base":
-        config.model.update(name="unet", num_blocks=1, attention_levels=(True,), head_channels=8)
+        config.model.update(name="unet", channel_mults=(1, 2), num_blocks=1, attention_levels=(False, True))
     else:
-        config.model.update(name="efficient_unet", num_blocks=(1,), attention=("cross",), num_heads=2)
-    config.model.update(channels=8, channel_mults=(1,), dtype="float32")
+        config.model.update(
+            name="efficient_unet", channel_mults=(1,), num_blocks=(1,), attention=("cross",), num_heads=2
+        )
+    config.model.update(channels=8, dtype="float32")
     config.diffusion.update(prediction="v", weighting="v")
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=2, decay_steps=120)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=2, decay_steps=60)
     config.ema_decay = 0.9
     config.train.update(num_steps=8, log_every=2, checkpoint_every=3, sample_every=8, keep_checkpoints=2)
     config.sampling.update(num_steps=3, guidance_weight=2.0, threshold="static")

@@ -22,33 +22,20 @@ class Checkpointer:
 
     def __init__(self, workdir: Path, *, keep: int):
         """`keep`: how many of the newest stay on disk."""
-        # It warns of every default it takes; what it writes is tested here.
-        std_logging.getLogger("absl").addFilter(_is_not_about_defaults)
         self._folder = (workdir / _FOLDER).absolute()
-        # Named, so that the metadata of a checkpoint can be read before the checkpoint is. Any: grain's handler has
-        # orbax's methods, but not its type.
-        handlers: dict[str, Any] = {
-            "state": ocp.StandardCheckpointHandler(),
-            "data": grain.checkpoint.CheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
-        }
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True),
-            item_handlers=handlers,
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._manager = _manager(self._folder, ocp.StandardCheckpointHandler(), options)
 
     @property
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, data: grain.DatasetIterator, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
         """Saves in the background; the arrays are copied before it returns, so that the state may be donated.
 
         Args:
           data: the iterator, whose position is that of the batch last taken.
-          meta: JSON values.
         """
         if self.latest_step == step:
             return
@@ -57,7 +44,6 @@ class Checkpointer:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 data=grain.checkpoint.CheckpointSave(data),
-                meta=ocp.args.JsonSave(meta),
             ),
         )
 
@@ -101,7 +87,7 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
     folder = (workdir / _FOLDER).absolute()
     if not folder.is_dir():
         raise InputError(f'no checkpoints in "{workdir}"; expected the --workdir of a training run')
-    with ocp.CheckpointManager(folder, item_handlers={"state": ocp.PyTreeCheckpointHandler()}) as manager:
+    with _manager(folder, ocp.PyTreeCheckpointHandler()) as manager:
         step = manager.latest_step()
         if step is None:
             raise InputError(f'no finished checkpoint in "{folder}"; train longer, or run the same training again')
@@ -120,6 +106,17 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
             ),
         )
     return restored["state"]["ema_params"], step
+
+
+def _manager(
+    folder: Path, state_handler: ocp.CheckpointHandler, options: ocp.CheckpointManagerOptions | None = None
+) -> ocp.CheckpointManager:
+    # It warns of every default it takes; what it writes is tested here.
+    std_logging.getLogger("absl").addFilter(_is_not_about_defaults)
+    # Named, so that the metadata of a checkpoint can be read before the checkpoint is. Any: grain's handler has orbax's
+    # methods, but not its type.
+    handlers: dict[str, Any] = {"state": state_handler, "data": grain.checkpoint.CheckpointHandler()}
+    return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
 def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:

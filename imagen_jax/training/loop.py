@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import grain
 import jax
@@ -59,7 +58,6 @@ def train(
     keep_checkpoints: int,
     evaluate_every: int,
     evaluators: Sequence[EvaluateFn],
-    meta: Mapping[str, Any],
 ) -> tuple[TrainState, bool]:
     """Trains to `num_steps`, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
 
@@ -71,7 +69,6 @@ def train(
       batch_size: images a step, all devices together.
       log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
       evaluators: called with the EMA parameters.
-      meta: JSON values that go into each checkpoint.
 
     Returns:
       The state, and whether all steps were done (False: stopped by SIGTERM, after a checkpoint).
@@ -127,7 +124,7 @@ def train(
 
             # 4. Save, then evaluate: an evaluation that fails costs no training.
             if save:
-                checkpointer.save(step, state, batches, {**meta, "step": step})
+                checkpointer.save(step, state, batches)
             if evaluate and not stopping:
                 for evaluator in evaluators:
                     _write(writer, step, evaluator(state.ema_params, step))

@@ -17,7 +17,7 @@ def save(folder, state, *, steps, keep=3):
     checkpointer, batches = Checkpointer(folder, keep=keep), data()
     for step in steps:
         next(batches)
-        checkpointer.save(step, state.replace(step=np.int32(step)), batches, {"step": step})
+        checkpointer.save(step, state.replace(step=np.int32(step)), batches)
     checkpointer.close()
     return batches
 
