@@ -24,10 +24,10 @@ def _demo(config):
         channels=16, channel_mults=(1, 2, 4), num_blocks=(1, 2, 2), attention=("none", "none", "joint"), num_heads=2,
         dtype="float32",
     )  # fmt: skip
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_400, b2=0.99)
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_700, b2=0.99)
     config.diffusion.max_aug_level = 0.3
     config.ema_decay = 0.99
-    config.train.update(num_steps=1_400, log_every=50, checkpoint_every=350, sample_every=350, keep_checkpoints=2)
+    config.train.update(num_steps=1_700, log_every=50, checkpoint_every=425, sample_every=425, keep_checkpoints=2)
     config.sampling.update(num_steps=8, threshold="static")
 
 

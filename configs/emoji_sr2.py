@@ -21,10 +21,10 @@ def _demo(config):
         channels=16, channel_mults=(1, 2, 4), num_blocks=(1, 1, 2), attention=("none", "none", "cross"), num_heads=2,
         dtype="float32",
     )  # fmt: skip
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=800, b2=0.99)
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_200, b2=0.99)
     config.diffusion.max_aug_level = 0.3
     config.ema_decay = 0.99
-    config.train.update(num_steps=800, log_every=50, checkpoint_every=200, sample_every=400, keep_checkpoints=2)
+    config.train.update(num_steps=1_200, log_every=50, checkpoint_every=300, sample_every=600, keep_checkpoints=2)
     config.sampling.update(sampler="ddim", num_steps=4, threshold="static")
 
 
