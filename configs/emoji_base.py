@@ -1,6 +1,6 @@
 """Base stage on the emoji data set.
 
-    :demo  16 px, 131 food names in two styles, 2 CPU cores
+    :demo  16 px, 135 food names in two styles, 2 CPU cores
            python -m imagen_jax.train --config=configs/emoji_base.py:demo --workdir=demo/base
     :full  64 px, all of it, one accelerator
            python -m imagen_jax.train --config=configs/emoji_base.py:full --workdir=runs/emoji/base

@@ -1,4 +1,4 @@
-"""Small text files that are never half-written, and JSON whose faults are one clear error."""
+"""Small files that are never half-written, and JSON whose faults are one clear error."""
 
 import json
 import os
@@ -8,12 +8,17 @@ from typing import Any
 from imagen_jax.errors import InputError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8, whole or not at all: a kill at any moment leaves the old file or the new one."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: a kill at any moment leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(data)
     os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 as `write_bytes` does."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from imagen_jax.errors import InputError
+from imagen_jax.files import read_json, write_bytes
 from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.text.tokenizer import TOKENIZER_FILES, Tokenizer, check_captions, count_pieces, train_vocabulary
 from imagen_jax.types import Params
@@ -193,9 +194,8 @@ def write_untrained_encoder(
         path = folder / name
         if path.exists() and path.read_bytes() != data:
             raise InputError(f'"{folder}" holds another encoder ({name} differs); choose another folder or delete it')
-    folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        write_bytes(folder / name, data)
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -205,16 +205,7 @@ def _json_bytes(value: Any) -> bytes:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f'no encoder folder "{folder}"; expected config.json and {" or ".join(TOKENIZER_FILES)} in it')
-    path = folder / "config.json"
-    if not path.is_file():
-        raise InputError(f'"{folder}" has no config.json; expected it beside {" or ".join(TOKENIZER_FILES)}')
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise InputError(f'"{path}" is not valid JSON: {e}') from e
-    if not isinstance(config, dict):
-        raise InputError(f'"{path}" holds {type(config).__name__}; expected an object')
-    return config
+    return read_json(folder / "config.json", expected=f"T5Config's keys, beside {' or '.join(TOKENIZER_FILES)}")
 
 
 def _build_model(config: dict[str, Any], folder: Path, dtype: DTypeLike) -> T5Encoder:

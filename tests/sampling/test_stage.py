@@ -1,0 +1,86 @@
+"""A stage with a network whose answer is known: guidance, the null text and the low-resolution input reach it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.errors import InputError
+from imagen_jax.evaluation.sample_grid import SampleGrid
+from imagen_jax.sampling.stage import SamplingSettings, Stage
+
+TEXT = np.full((2, 3, 4), 0.25, np.float32)
+MASK = np.ones((2, 3), bool)
+
+
+class MeanOfText:
+    """Predicts x: everywhere the mean of the real tokens, plus a tenth of the low-resolution input if there is one."""
+
+    def apply(self, variables, z, logsnr, *, text_emb, text_mask, low_res=None, aug_logsnr=None):
+        assert (low_res is None) == (aug_logsnr is None)
+        mean = jnp.mean(text_emb, axis=(1, 2), where=text_mask[..., None])
+        x = jnp.broadcast_to(mean[:, None, None, None], z.shape)
+        return x if low_res is None else x + 0.1 * low_res
+
+
+def make_stage(low_res_size: int | None = None, **settings: Any) -> Stage:
+    network: Any = MeanOfText()
+    return Stage(
+        network,
+        image_size=8,
+        low_res_size=low_res_size,
+        schedule="cosine",
+        prediction="x",
+        settings=SamplingSettings(**{"num_steps": 2, "threshold": "none"} | settings),
+    )
+
+
+def sample(stage: Stage, **arguments: Any) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(0), 2)
+    return np.asarray(stage.sample({}, jnp.asarray(TEXT), jnp.asarray(MASK), keys=keys, **arguments))
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.0), (1.0, 0.25), (3.0, 0.75)])
+def test_guidance_is_w_times_the_text_and_one_minus_w_times_the_null(weight, expected):
+    np.testing.assert_allclose(sample(make_stage(guidance_weight=weight)), expected, atol=1e-6)
+
+
+def test_samples_are_clipped_to_the_range():
+    np.testing.assert_array_equal(sample(make_stage(guidance_weight=8.0)), 1.0)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_the_low_resolution_input_reaches_the_network_enlarged(weight):
+    low_res = jnp.asarray(np.full((2, 2, 2, 3), 0.5, np.float32))
+    stage = make_stage(low_res_size=2, guidance_weight=weight)
+    # Guidance leaves alone what text and null text share.
+    np.testing.assert_allclose(sample(stage, low_res=low_res), weight * 0.25 + 0.05, atol=1e-4)
+
+
+def test_noise_is_added_to_the_low_resolution_input_at_the_level_asked_for():
+    low_res = jnp.zeros((2, 2, 2, 3))
+    quiet, noisy = (sample(make_stage(low_res_size=2, aug_level=level), low_res=low_res) for level in (0.0, 0.5))
+    assert quiet.std() < 1e-4
+    # A tenth of noise of variance 1/2 (the cosine schedule in the middle).
+    assert noisy.std() == pytest.approx(0.1 * 0.5**0.5, rel=0.15)
+
+
+def test_an_unknown_prediction_type_is_an_error():
+    network: Any = MeanOfText()
+    with pytest.raises(InputError, match="eps, v, x"):
+        Stage(network, image_size=8, low_res_size=None, schedule="cosine", prediction="y", settings=SamplingSettings())
+
+
+def test_a_grid_shows_each_sample_beside_its_input():
+    low_res = np.zeros((2, 2, 2, 3), np.float32)
+    grid = SampleGrid(
+        make_stage(low_res_size=2), text_emb=TEXT, text_mask=MASK, captions=["a", "b"], low_res=low_res, seed=1
+    )
+    ((name, image),) = grid.run({}, step=3)
+    assert name == "samples"
+    # Two pairs of 8 x 16 pixels, enlarged to at least 128 rows.
+    assert image.shape[1] > 2 * 256
+    colours = {int(value) for value in np.unique(image[60, :, 0])}
+    assert {128, 159} <= colours  # the input's 0 and the sample's 0.25
