@@ -22,7 +22,7 @@ ATTENTION_KINDS: Mapping[str, tuple[bool, bool]] = {
 class EfficientUNet(nn.Module):
     """U-Net that strides first on the way down and last on the way up; defaults are the paper's 64 -> 256 stage.
 
-    No skip connection joins input and output at full resolution (figure A.28): one would carry the noise of z past all
+    No skip connection joins input and output at full resolution (appendix B.1): one would carry the noise of z past all
     that could remove it. Down block: strided convolution, scale and shift by the conditioning vector, residual blocks,
     attention. Up block: the skip connection, scale and shift, residual blocks, attention, then doubling and a
     convolution. Skip connections are concatenated, scaled by 1 / sqrt(2).

@@ -72,7 +72,7 @@ class ResBlock(nn.Module):
 
 
 class EfficientResBlock(nn.Module):
-    """Residual block of the Efficient U-Net (Imagen, figure A.27): GN-swish-conv3 twice, a 1x1 conv as shortcut."""
+    """Residual block of the Efficient U-Net (Imagen, appendix B.1): GN-swish-conv3 twice, a 1x1 conv as shortcut."""
 
     channels: int
     dtype: Dtype = jnp.float32
