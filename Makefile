@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint clean
+.PHONY: help demo test parity recipes lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 
 EXTRAS_test := test,demo
 EXTRAS_demo := demo
+EXTRAS_parity := test,demo,parity
+EXTRAS_benchmarks := demo,benchmarks
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,8 +33,16 @@ demo: $(VENV)/.installed-demo ## train a small cascade on captioned pictures and
 	@$(PYTHON_M)export --workdirs=demo/base,demo/sr1,demo/sr2 --out=demo/cascade
 	@$(PYTHON_M)sample --cascade=demo/cascade --prompts_file=configs/emoji_prompts.txt --out=demo/samples
 
-test: lint ## everything that CI runs: lint, types, tests
-	@$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile
+test: lint ## lint, types, tests
+	@$(BIN)/python -m pytest -q -m "not parity" -n $(PYTEST_WORKERS) --dist loadfile
+
+# Apart from `test`, which needs no PyTorch. Its default build for Linux brings gigabytes of CUDA libraries; pip's
+# PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS can point at PyTorch's build without.
+parity: $(VENV)/.installed-parity ## compare with PyTorch, transformers and diffusers
+	@$(BIN)/python -m pytest -q -m parity -n $(PYTEST_WORKERS) --dist loadfile
+
+recipes: $(VENV)/.installed-benchmarks ## train the paper's and a modern recipe, compare them in docs/recipes.md (two cores: 2 hours)
+	@$(BIN)/python -m benchmarks.recipes
 
 lint: $(VENV)/.installed-test ## ruff and pyright
 	@$(BIN)/ruff check --quiet

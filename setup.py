@@ -55,8 +55,10 @@ setup(
     extras_require={
         # ruff's formatting and pyright's findings change between releases, so these two are narrow.
         "test": ["pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.5,<0.18", "pyright[nodejs]==1.1.414"],
-        # The reference that parity tests compare with.
-        "parity": ["torch==2.13.0"],
+        # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras.
+        "parity": ["torch==2.13.0", "diffusers>=0.42.1,<0.43"],
+        # Draws docs/recipes.png.
+        "benchmarks": ["matplotlib>=3.11.2,<4"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],
         # CUDA 12 rather than 13: it runs on drivers from 525 on, 13 needs 580.
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

@@ -2,6 +2,8 @@
 
     :demo  16 -> 64 px, for 2 CPU cores
            python -m imagen_jax.train --config=configs/emoji_sr1.py:demo --workdir=demo/sr1
+    :paper, :modern
+           the demo's with those recipes (configs/recipes.py)
     :full  64 -> 256 px, for an accelerator
            python -m imagen_jax.train --config=configs/emoji_sr1.py:full --workdir=runs/emoji/sr1
 
@@ -9,6 +11,7 @@ Predicts x as a residual on the upsampled input, with plain squared error: on fe
 spend them on learning to copy the input.
 """
 
+from configs import recipes
 from configs.emoji_base import DEMO_PROMPTS
 from imagen_jax.config import base_config, choose_variant
 
@@ -31,6 +34,18 @@ def _demo(config):
     config.sampling.update(num_steps=8, threshold="static")
 
 
+def _paper(config):
+    _demo(config)
+    recipes.paper(config)
+    config.model.low_res_residual = False
+
+
+def _modern(config):
+    _demo(config)
+    recipes.modern(config, guidance_weight=1.0)
+    config.model.low_res_residual = False
+
+
 def _full(config):
     config.data.source = "emoji:train"
     config.data.text_store = "runs/emoji/text"
@@ -50,5 +65,5 @@ def get_config(arg="demo"):
     config.prompts = DEMO_PROMPTS
     config.model.update(name="efficient_unet", low_res_residual=True)
     config.diffusion.update(prediction="x", weighting="x")
-    choose_variant(arg, {"demo": _demo, "full": _full})(config)
+    choose_variant(arg, {"demo": _demo, "paper": _paper, "modern": _modern, "full": _full})(config)
     return config

@@ -2,10 +2,13 @@
 
 :demo  64 -> 256 px, on crops of 64 px, for 2 CPU cores
        python -m imagen_jax.train --config=configs/emoji_sr2.py:demo --workdir=demo/sr2
+:paper, :modern
+       the demo's with those recipes (configs/recipes.py)
 :full  256 -> 1024 px, on crops of 256 px, for an accelerator; it wants a text store of emoji/1024:train
        python -m imagen_jax.train --config=configs/emoji_sr2.py:full --workdir=runs/emoji/sr2
 """
 
+from configs import recipes
 from configs.emoji_base import DEMO_PROMPTS
 from imagen_jax.config import base_config, choose_variant
 
@@ -26,6 +29,18 @@ def _demo(config):
     config.ema_decay = 0.99
     config.train.update(num_steps=1_200, log_every=50, checkpoint_every=300, sample_every=600, keep_checkpoints=2)
     config.sampling.update(sampler="ddim", num_steps=4, threshold="static")
+
+
+def _paper(config):
+    _demo(config)
+    recipes.paper(config, schedule="linear")
+    config.model.low_res_residual = False
+
+
+def _modern(config):
+    _demo(config)
+    recipes.modern(config, guidance_weight=1.0)
+    config.model.low_res_residual = False
 
 
 def _full(config):
@@ -49,5 +64,5 @@ def get_config(arg="demo"):
     config.prompts = DEMO_PROMPTS
     config.model.update(name="efficient_unet", low_res_residual=True, skip_per_block=False)
     config.diffusion.update(prediction="x", weighting="x")
-    choose_variant(arg, {"demo": _demo, "full": _full})(config)
+    choose_variant(arg, {"demo": _demo, "paper": _paper, "modern": _modern, "full": _full})(config)
     return config

@@ -1,16 +1,26 @@
 """The paper's base stage (Imagen, appendix F.1): 64 px, 2.4B parameters with T5-XXL's text width.
 
-python -m imagen_jax.train --config=configs/imagen_base64.py --workdir=DIR \
+python -m imagen_jax.train --config=configs/imagen_base64.py[:paper|:modern] --workdir=DIR \
     --config.data.source=... --config.data.text_store=...
 
 The paper: 256 TPU v4 chips, batch 2048, 2.5M steps; COCO zero-shot FID-30K 7.27 with both super-resolution
-stages. This is the configuration, not a result of ours.
+stages. These are the configurations, not results of ours.
 """
 
-from imagen_jax.config import base_config
+from configs import recipes
+from imagen_jax.config import base_config, choose_variant
 
 
-def get_config():
+def _paper(config):
+    recipes.paper(config, optimizer="adafactor")
+    config.sampling.guidance_weight = 1.35  # of the paper's COCO FID
+
+
+def _modern(config):
+    recipes.modern(config, guidance_weight=2.0)
+
+
+def get_config(arg="paper"):
     config = base_config()
     config.model.update(
         name="unet",
@@ -21,6 +31,5 @@ def get_config():
         head_channels=64,
         remat=True,
     )
-    config.optimizer.name = "adafactor"
-    config.sampling.guidance_weight = 1.35  # of the paper's COCO FID
+    choose_variant(arg, {"paper": _paper, "modern": _modern})(config)
     return config

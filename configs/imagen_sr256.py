@@ -1,15 +1,25 @@
 """The paper's 64 -> 256 px stage (Imagen, appendix F.2): an Efficient U-Net, 0.57B parameters with T5-XXL's width.
 
-python -m imagen_jax.train --config=configs/imagen_sr256.py --workdir=DIR \
+python -m imagen_jax.train --config=configs/imagen_sr256.py[:paper|:modern] --workdir=DIR \
     --config.data.source=... --config.data.text_store=...
 
-The paper: 128 TPU v4 chips, batch 2048, 2.5M steps. This is the configuration, not a result of ours.
+The paper: 128 TPU v4 chips, batch 2048, 2.5M steps. These are the configurations, not results of ours.
 """
 
-from imagen_jax.config import base_config
+from configs import recipes
+from imagen_jax.config import base_config, choose_variant
 
 
-def get_config():
+def _paper(config):
+    recipes.paper(config)
+    config.sampling.guidance_weight = 8.0  # of the paper's COCO FID
+
+
+def _modern(config):
+    recipes.modern(config, guidance_weight=2.0)
+
+
+def get_config(arg="paper"):
     config = base_config()
     config.data.image_size, config.data.low_res_size = 256, 64
     config.model.update(
@@ -22,5 +32,5 @@ def get_config():
         skip_per_block=True,
         remat=True,
     )
-    config.sampling.guidance_weight = 8.0  # of the paper's COCO FID
+    choose_variant(arg, {"paper": _paper, "modern": _modern})(config)
     return config

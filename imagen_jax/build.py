@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -16,20 +17,21 @@ from imagen_jax.data.pipeline import pad_text
 from imagen_jax.data.preprocess import full_image, stage_input
 from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
-from imagen_jax.diffusion.objective import TARGETS, WEIGHTINGS, relative_weight
-from imagen_jax.diffusion.schedules import SCHEDULES
+from imagen_jax.diffusion.objective import TARGETS, WEIGHTINGS, logsnr_and_speed, relative_weight
+from imagen_jax.diffusion.schedules import Schedule, make_schedule
+from imagen_jax.diffusion.spacings import noise_levels
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.cascade import StageConfig, make_stage
-from imagen_jax.sampling.stage import SamplingSettings
+from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import create_state, model_inputs
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
-# Of one example beside another: chosen by us, far above what any useful weighting reaches.
+# Of one example, beside the mean: chosen by us, above what useful weightings reach (edm, x prediction, cosine: 62).
 _MAX_WEIGHT = 1e3
 
 
@@ -41,11 +43,15 @@ def check(config: Any) -> None:
     """
     model(config)
     optimizer(config)
-    lookup(SCHEDULES, config.diffusion.schedule, what="schedule")
+    schedule(config)
     lookup(TARGETS, config.diffusion.prediction, what="prediction type")
     lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
-    SamplingSettings(**config.sampling.to_dict())
-    _check_weights(config.diffusion.prediction, config.diffusion.weighting)
+    try:
+        settings = SamplingSettings(**config.sampling.to_dict())
+        noise_levels(schedule(config), num_steps=settings.num_steps, spacing=settings.spacing, times=settings.times)
+    except InputError as error:
+        raise InputError(f"config.sampling: {error}") from None
+    _check_weights(schedule(config), prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
         raise InputError(
             f"config.model.low_res_residual is for super-resolution stages that predict x "
@@ -54,12 +60,19 @@ def check(config: Any) -> None:
         )
 
 
-def _check_weights(prediction: str, weighting: str) -> None:
-    ends = relative_weight(jnp.array([-20.0, 20.0]), weighting=weighting, prediction=prediction)
-    if float(ends.max()) > _MAX_WEIGHT:
+def _check_weights(schedule: Schedule, *, prediction: str, weighting: str) -> None:
+    @jax.jit
+    def largest() -> jax.Array:
+        # Many more times than _MAX_WEIGHT: a peak that one alone sees is as many times the mean.
+        logsnr, speed = logsnr_and_speed(schedule, (jnp.arange(2**16) + 0.5) / 2**16)
+        weights = relative_weight(logsnr, speed=speed, weighting=weighting, prediction=prediction)
+        return weights.max() / weights.mean()
+
+    times_mean = float(largest())
+    if times_mean > _MAX_WEIGHT:
         raise InputError(
-            f"config.diffusion.weighting = {weighting!r} gives examples weights of up to {float(ends.max()):.0e} with "
-            f"config.diffusion.prediction = {prediction!r}; weighting = {prediction!r} is its plain squared error"
+            f"config.diffusion.weighting = {weighting!r} gives examples weights of up to {times_mean:.0e} times the "
+            f"mean with config.diffusion.prediction = {prediction!r}; weighting = 'plain' is its plain squared error"
         )
 
 
@@ -95,15 +108,35 @@ def optimizer(config: Any) -> optax.GradientTransformation:
     return make_optimizer(**config.optimizer.to_dict())
 
 
+def schedule(config: Any) -> Schedule:
+    """The noise schedule of `config.diffusion`, for images of the stage's size."""
+    return make_schedule(config.diffusion.schedule, image_size=config.data.image_size)
+
+
 def loss_fn(config: Any) -> LossFn:
     """The loss of `config.diffusion` for the network of `config.model`."""
-    values = config.diffusion.to_dict()
-    return make_loss_fn(model(config), **values | {"schedule": lookup(SCHEDULES, values["schedule"], what="schedule")})
+    diffusion = config.diffusion
+    return make_loss_fn(
+        model(config),
+        schedule=schedule(config),
+        prediction=diffusion.prediction,
+        weighting=diffusion.weighting,
+        caption_drop_rate=diffusion.caption_drop_rate,
+        max_aug_level=diffusion.max_aug_level,
+    )
 
 
 def step(config: Any) -> Any:
     """`train_step(state, batch, key, axis_name=...)` of a config, for `training.parallel`."""
-    return partial(train_step, loss_fn=loss_fn(config), optimizer=optimizer(config), ema_decay=config.ema_decay)
+    return partial(
+        train_step,
+        loss_fn=loss_fn(config),
+        optimizer=optimizer(config),
+        ema_decay=config.ema_decay,
+        stratified_times=config.diffusion.stratified_times,
+        accumulate_steps=config.train.accumulate_steps,
+        unroll=jax.default_backend() == "cpu",
+    )
 
 
 def create(config: Any, *, text_width: int) -> Any:

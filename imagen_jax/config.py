@@ -30,9 +30,9 @@ _FIXED_FOR_A_RUN = {
 _FIELDS = {
     "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens",
     "model": "name channels channel_mults num_blocks",
-    "diffusion": "schedule prediction weighting caption_drop_rate max_aug_level",
-    "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2",
-    "train": "num_steps log_every checkpoint_every sample_every keep_checkpoints",
+    "diffusion": "schedule prediction weighting stratified_times caption_drop_rate max_aug_level",
+    "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
+    "train": "num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints",
     "sampling": "sampler num_steps guidance_weight threshold aug_level",
 }
 
@@ -74,7 +74,8 @@ def base_config() -> Any:
         {
             "schedule": "cosine",  # key of diffusion.schedules.SCHEDULES
             "prediction": "eps",  # eps, v or x
-            "weighting": "eps",  # key of diffusion.objective.WEIGHTINGS; the prediction's name: plain squared error
+            "weighting": "eps",  # key of diffusion.objective.WEIGHTINGS; plain: squared error of the prediction
+            "stratified_times": False,  # spread the times evenly over a batch; False: each t ~ U(0, 1) by itself
             "caption_drop_rate": 0.1,  # share of examples that train the unconditional model
             "max_aug_level": 1.0,  # aug_level ~ U(0, this) for the low-resolution input
         }
@@ -88,11 +89,13 @@ def base_config() -> Any:
             "grad_clip_norm": 1.0,  # of the global norm; 0: no clipping
             "b1": 0.9,  # Adam's
             "b2": 0.999,  # Adam's
+            "weight_decay": 0.0,  # adamw's: a step takes learning_rate times this of every kernel away
         }
     )
     config.train = ConfigDict(
         {
             "num_steps": 2_500_000,
+            "accumulate_steps": 1,  # parts in which a device computes its share of a batch: less memory, except on CPUs
             "log_every": 100,  # steps
             "checkpoint_every": 5_000,  # steps
             "sample_every": 10_000,  # steps between grids of config.prompts
@@ -101,10 +104,19 @@ def base_config() -> Any:
     )
     config.sampling = ConfigDict(
         {
+            # What sampling.settings.SamplingSettings explains.
             "sampler": "ddpm",  # key of diffusion.samplers.SAMPLERS
-            "num_steps": 256,  # network evaluations
+            "num_steps": 256,
+            "spacing": "uniform",  # key of diffusion.spacings.SPACINGS
+            "times": (),  # explicit levels in place of num_steps and spacing, falling from 1
+            "gamma": 0.3,  # stochasticity of ddpm
+            "eta": 0.0,  # stochasticity of ddim
             "guidance_weight": 1.0,  # 1: none
+            "guidance_interval": (0.0, 1.0),  # times between which there is guidance
+            "guidance_rescale": 0.0,  # towards the contrast of the unguided image
             "threshold": "dynamic",  # none, static or dynamic
+            "threshold_percentile": 99.5,  # of dynamic
+            "threshold_cap": 0.0,  # of dynamic; 0: none
             "aug_level": 0.0,  # noise added to the low-resolution input
         }
     )
@@ -171,7 +183,7 @@ def validate(config: ConfigDict, *, num_devices: int) -> None:
     # Any: to a type checker a ConfigDict's field could be of every type.
     tree: Any = config
     _check_ranges(tree)
-    _check_batch(tree.data.batch_size, num_devices)
+    _check_batch(tree.data.batch_size, num_devices, tree.train.accumulate_steps)
     _check_network(tree.model)
     _check_sizes(tree.data, _size_multiple(tree.model))
     _check_low_res(tree)
@@ -216,12 +228,14 @@ def _check_ranges(config: Any) -> None:
         _fail("optimizer.learning_rate", flat["optimizer.learning_rate"], "> 0 and finite")
     if not (_is_finite(config.ema_decay) and 0 < config.ema_decay < 1):
         _fail("ema_decay", config.ema_decay, "between 0 and 1, both excluded")
-    for name in ("optimizer.grad_clip_norm", "sampling.guidance_weight"):
+    for name in ("optimizer.grad_clip_norm", "optimizer.weight_decay", "sampling.guidance_weight"):
         if not (_is_finite(flat[name]) and flat[name] >= 0):
             _fail(name, flat[name], ">= 0 and finite")
     for name in ("diffusion.caption_drop_rate", "diffusion.max_aug_level", "sampling.aug_level"):
         if not (_is_finite(flat[name]) and 0 <= flat[name] <= 1):
             _fail(name, flat[name], "in [0, 1]")
+    if not isinstance(flat["diffusion.stratified_times"], bool):
+        _fail("diffusion.stratified_times", flat["diffusion.stratified_times"], "True or False")
     if not all(isinstance(prompt, str) and prompt.strip() for prompt in config.prompts):
         _fail("prompts", tuple(config.prompts), "captions, none of them empty")
 
@@ -232,11 +246,12 @@ def _nearest_multiples(value: int, multiple: int) -> str:
     return " or ".join(str(size) for size in sorted({below, above}) if size > 0)
 
 
-def _check_batch(batch_size: int, num_devices: int) -> None:
-    if batch_size % num_devices:
+def _check_batch(batch_size: int, num_devices: int, accumulate_steps: int) -> None:
+    if batch_size % (num_devices * accumulate_steps):
+        parts = f" in config.train.accumulate_steps = {accumulate_steps} parts each" if accumulate_steps > 1 else ""
         raise InputError(
-            f"config.data.batch_size = {batch_size} can't be divided among {num_devices} devices; "
-            f"use {_nearest_multiples(batch_size, num_devices)}"
+            f"config.data.batch_size = {batch_size} can't be divided among {num_devices} devices{parts}; "
+            f"use {_nearest_multiples(batch_size, num_devices * accumulate_steps)}"
         )
 
 

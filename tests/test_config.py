@@ -30,6 +30,7 @@ def make_config(**overrides: Any) -> Any:
             "schedule": "cosine",
             "prediction": "v",
             "weighting": "min_snr",
+            "stratified_times": False,
             "caption_drop_rate": 0.1,
             "max_aug_level": 0.5,
         },
@@ -41,9 +42,11 @@ def make_config(**overrides: Any) -> Any:
             "grad_clip_norm": 1.0,
             "b1": 0.9,
             "b2": 0.999,
+            "weight_decay": 0.0,
         },
         "train": {
             "num_steps": 100,
+            "accumulate_steps": 1,
             "log_every": 10,
             "checkpoint_every": 50,
             "sample_every": 50,
@@ -77,6 +80,7 @@ def error_of(num_devices: int = 8, **overrides: Any) -> str:
         {"data__low_res_size": 0},
         {"data__crop_size": 32},
         {"optimizer__decay_steps": 0},
+        {"train__accumulate_steps": 2},
         {"model__name": "unet", "model__num_blocks": 2, "data__image_size": 16, "data__low_res_size": 4},
     ],
 )
@@ -95,6 +99,9 @@ def test_valid_configs_pass(overrides: dict[str, Any]):
         ("ema_decay", 1.0, "config.ema_decay must be between 0 and 1, both excluded (got 1.0)"),
         ("sampling__guidance_weight", -1.0, "config.sampling.guidance_weight must be >= 0 and finite (got -1.0)"),
         ("diffusion__caption_drop_rate", 1.5, "config.diffusion.caption_drop_rate must be in [0, 1] (got 1.5)"),
+        ("diffusion__stratified_times", 1, "config.diffusion.stratified_times must be True or False (got 1)"),
+        ("train__accumulate_steps", 0, "config.train.accumulate_steps must be > 0 (got 0)"),
+        ("optimizer__weight_decay", -0.1, "config.optimizer.weight_decay must be >= 0 and finite (got -0.1)"),
         ("seed", -1, "config.seed must be in [0, 2^32) (got -1)"),
         ("prompts", ("apple", " "), "config.prompts must be captions, none of them empty (got ('apple', ' '))"),
     ],
@@ -107,6 +114,14 @@ def test_a_value_out_of_range_is_named_with_its_range(key: str, value: Any, mess
 def test_a_batch_that_the_devices_do_not_divide_names_the_nearest(batch_size: int, nearest: str):
     message = error_of(data__batch_size=batch_size)
     assert message == f"config.data.batch_size = {batch_size} can't be divided among 8 devices; use {nearest}"
+
+
+@pytest.mark.parametrize(("batch_size", "nearest"), [(24, "16 or 32"), (8, "16")])
+def test_a_batch_that_the_parts_do_not_divide_names_both_fields_and_the_nearest(batch_size: int, nearest: str):
+    assert error_of(data__batch_size=batch_size, train__accumulate_steps=2) == (
+        f"config.data.batch_size = {batch_size} can't be divided among 8 devices in config.train.accumulate_steps = 2 "
+        f"parts each; use {nearest}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,6 +186,15 @@ def test_the_written_form_depends_on_values_only():
 def test_a_run_goes_on_with_another_length_but_not_with_another_network():
     saved = json.loads(to_json(make_config()))
     check_resumes(make_config(train__num_steps=10**6, model__remat=True), saved, where="runs/x")
+    other_training = {
+        "train__accumulate_steps": 2,
+        "diffusion__stratified_times": True,
+        "diffusion__weighting": "plain",
+        "optimizer__weight_decay": 0.1,
+    }
+    check_resumes(make_config(**other_training), saved, where="runs/x")
+    with pytest.raises(InputError, match=r"config\.optimizer\.name: 'adam' there, 'adamw' here"):
+        check_resumes(make_config(optimizer__name="adamw"), saved, where="runs/x")
     with pytest.raises(InputError, match=r"config\.model\.channels: \d+ there, 96 here"):
         check_resumes(make_config(model__channels=96), saved, where="runs/x")
     with pytest.raises(InputError, match=r'"runs/x" holds a run with another config'):

@@ -1,15 +1,18 @@
 """A tiny cascade, trained, exported, sampled from and evaluated by the commands of the README."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from imagen_jax.errors import InputError
 from imagen_jax.sampling import load_cascade
+from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.training.metrics import read_metrics
 from tests.mains import prepare, run, run_folder
 
@@ -87,11 +90,55 @@ def test_stop_at_and_steps_are_obeyed(cascade):
         ({"sampler": "ddimm"}, 'Did you mean "ddim"'),
         ({"aug_level": 2.0}, "in \\[0, 1\\]"),
         ({"batch_size": 0}, "at least 1"),
+        ({"guidance_interval": (0.8, 0.2)}, "0 <= from < to <= 1"),
+        ({"guidance_interval": [(0.2, 0.8), (0.0, 1.0)]}, "one for each of the 3"),
+        ({"guidence_interval": (0.2, 0.8)}, 'Did you mean "guidance_interval"'),
+        ({"sampler": "dpmpp_2m", "steps": 1}, "needs at least 2 sampling steps"),
+        ({"negative_prompts": ["a", "b"]}, r"one for each of 1 \(got 2\)"),
+        ({"negative_prompts": "a", "guidance": 1.0}, "does nothing without guidance"),
     ],
 )
 def test_a_bad_setting_is_one_clear_error(cascade, arguments, message):
     with pytest.raises(InputError, match=message):
         cascade(PROMPTS[:1], **arguments)
+
+
+def test_a_setting_for_each_stage_reaches_that_stage(cascade):
+    settings = cascade.settings(
+        guidance_interval=[(0.0, 1.0), (0.2, 0.8), (0.0, 1.0)], sampler=["ddpm", "unipc", "ddim"], steps=7
+    )
+    assert [each.guidance_interval for each in settings] == [(0.0, 1.0), (0.2, 0.8), (0.0, 1.0)]
+    assert [each.sampler for each in settings] == ["ddpm", "unipc", "ddim"]
+    assert {each.num_steps for each in settings} == {7}
+    # An interval is two numbers, and one value for all.
+    assert {each.guidance_interval for each in cascade.settings(guidance_interval=(0.1, 0.9))} == {(0.1, 0.9)}
+    # Steps take the place of explicit times.
+    assert {each.times for each in cascade.settings(times=(1.0, 0.5))} == {(1.0, 0.5)}
+
+
+def test_negative_prompts_change_the_image_each_its_own(cascade):
+    plain = cascade(PROMPTS, stop_at=8, guidance=4.0).astype(int)
+    negative = cascade(PROMPTS, stop_at=8, guidance=4.0, negative_prompts=PROMPTS[1])
+    assert (np.abs(negative - plain).max(axis=(1, 2, 3)) > 1).all()
+    # w x + (1 - w) x: away from itself is the unguided image.
+    itself = cascade(PROMPTS, stop_at=8, guidance=4.0, negative_prompts=PROMPTS)
+    assert np.abs(itself.astype(int) - cascade(PROMPTS, stop_at=8, guidance=1.0)).max() <= 1
+
+
+def test_autoguidance_by_the_same_parameters_is_no_guidance_and_by_others_is(folder, cascade):
+    same = cascade(PROMPTS, stop_at=8, guidance=4.0, weak=cascade)
+    assert np.abs(same.astype(int) - cascade(PROMPTS, stop_at=8, guidance=1.0)).max() <= 1
+    weaker = load_cascade(folder / "cascade")
+    weaker._params[8] = jax.tree.map(lambda leaf: 0.9 * leaf, weaker._params[8])
+    assert np.abs(cascade(PROMPTS, stop_at=8, guidance=4.0, weak=weaker).astype(int) - same).max() > 1
+
+
+def test_autoguidance_by_another_network_is_refused(cascade):
+    other = Cascade(
+        [dataclasses.replace(cascade.configs[0], prediction="x")], [cascade._params[8]], encoder=cascade._encoder
+    )
+    with pytest.raises(InputError, match=r"stage of 8 px is another network.*same model, schedule, prediction"):
+        cascade(PROMPTS, guidance=2.0, weak=other)
 
 
 def test_no_prompts_is_an_error(cascade):
@@ -103,7 +150,10 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS) + "\n\n", encoding="utf-8")
     out = folder / "samples"
-    run("sample", f"--cascade={folder}/cascade", f"--prompts_file={prompts}", f"--out={out}", "--seed=5", "--steps=2")
+    run(
+        "sample", f"--cascade={folder}/cascade", f"--prompts_file={prompts}", f"--out={out}", "--seed=5", "--steps=2",
+        "--guidance=3", "--guidance_interval=0.3:0.9", "--negative_prompt=a purple heart", "--sampler=unipc,ddim,ddim",
+    )  # fmt: skip
     names = {path.name for path in out.iterdir()}
     pictures = {f"{k:03d}_{size}.png" for k in range(3) for size in (8, 16, 32)}
     assert names == pictures | {"grid.png", "samples.json"}
@@ -112,8 +162,13 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
     assert record["images"][1]["files"] == ["001_8.png", "001_16.png", "001_32.png"]
     assert record["seed"] == 5
     assert set(record["settings"]) == {"8", "16", "32"}
-    assert {used["sampler"] for used in record["settings"].values()} == {"ddpm"}
-    again = cascade.sample(PROMPTS, seed=5, steps=2)
+    assert [record["settings"][size]["sampler"] for size in ("8", "16", "32")] == ["unipc", "ddim", "ddim"]
+    assert record["settings"]["8"]["guidance_interval"] == [0.3, 0.9]
+    assert record["negative_prompt"] == "a purple heart"
+    again = cascade.sample(
+        PROMPTS, seed=5, steps=2, guidance=3.0, guidance_interval=(0.3, 0.9), negative_prompts="a purple heart",
+        sampler=["unipc", "ddim", "ddim"],
+    )  # fmt: skip
     with Image.open(out / "001_32.png") as picture:
         image = np.asarray(picture).astype(int)
     assert np.abs(image - again[32][1]).max() <= 1
@@ -141,6 +196,8 @@ def test_evaluate_measures_every_weight(folder):
         (("--prompts_file={folder}/latin1.txt",), "is not UTF-8"),
         (("--prompts_file={folder}/empty.txt",), "is empty"),
         (("--prompt=a", "--steps=many"), "expected whole numbers"),
+        (("--prompt=a", "--guidance_interval=0.2,0.8"), 'expected FROM:TO, such as 0.2:0.8 (got "0.2")'),
+        (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= from < to <= 1"),
     ],
 )
 def test_sample_says_what_is_wrong_in_one_line(folder, arguments, message):

@@ -6,35 +6,62 @@ import jax
 import pytest
 
 from imagen_jax import build
-from imagen_jax.config import validate
+from imagen_jax.config import to_json, validate
 from imagen_jax.errors import InputError
 from tests.mains import REPO, run
 
-RUNS = [(f"emoji_{stage}", variant) for stage in ("base", "sr1", "sr2") for variant in ("demo", "full")]
+EMOJI = [f"emoji_{stage}" for stage in ("base", "sr1", "sr2")]
 PAPER = ["imagen_base64", "imagen_sr256", "imagen_sr1024"]
-ALL = [*RUNS, *((name, None) for name in PAPER)]
+RECIPES = ("paper", "modern")
+ALL = [
+    *((name, variant) for name in EMOJI for variant in ("demo", "full", *RECIPES)),
+    *((name, variant) for name in PAPER for variant in RECIPES),
+]
 
 
 def load(name, variant):
-    get_config = importlib.import_module(f"configs.{name}").get_config
-    return get_config(variant) if variant else get_config()
+    return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
 def test_every_file_is_listed_here():
-    assert {path.stem for path in (REPO / "configs").glob("*.py")} == {name for name, _ in ALL}
+    # recipes.py is what the others start from.
+    assert {path.stem for path in (REPO / "configs").glob("*.py")} == {name for name, _ in ALL} | {"recipes"}
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_it_is_valid_on_one_device_and_on_eight(name, variant):
+    config = load(name, variant)
+    build.check(config)
     for num_devices in (1, 8):
-        validate(load(name, variant), num_devices=num_devices)
+        validate(config, num_devices=num_devices)
 
 
-@pytest.mark.parametrize("variant", ["demo", "full"])
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_sized_config_is_the_papers_unless_asked_otherwise(name):
+    get_config = importlib.import_module(f"configs.{name}").get_config
+    assert to_json(get_config()) == to_json(load(name, "paper"))
+
+
+@pytest.mark.parametrize("name", [*EMOJI, *PAPER])
+def test_a_recipe_is_more_than_a_name(name):
+    paper, modern = load(name, "paper"), load(name, "modern")
+    assert (paper.diffusion.prediction, paper.diffusion.weighting, paper.sampling.sampler) == ("eps", "plain", "ddpm")
+    assert (modern.diffusion.prediction, modern.diffusion.weighting) == ("v", "min_snr")
+    assert (modern.diffusion.schedule, modern.optimizer.name) == ("shifted_cosine", "adamw")
+    assert modern.sampling.sampler == "dpmpp_2m" and modern.sampling.guidance_interval != (0.0, 1.0)
+    is_base = not paper.data.low_res_size
+    assert paper.optimizer.name == ("adafactor" if is_base else "adam")
+    assert paper.diffusion.schedule == ("linear" if name in ("imagen_sr1024", "emoji_sr2") else "cosine")
+    # The same network, data and number of images.
+    for group in ("model", "data", "train"):
+        assert paper[group].to_dict() == modern[group].to_dict()
+
+
+@pytest.mark.parametrize("variant", ["demo", "paper", "modern", "full"])
 def test_the_emoji_stages_chain(variant):
     stages = [load(f"emoji_{stage}", variant) for stage in ("base", "sr1", "sr2")]
     sizes = [(config.data.low_res_size, config.data.image_size) for config in stages]
-    assert sizes == ([(0, 16), (16, 64), (64, 256)] if variant == "demo" else [(0, 64), (64, 256), (256, 1024)])
+    assert sizes == ([(0, 16), (16, 64), (64, 256)] if variant != "full" else [(0, 64), (64, 256), (256, 1024)])
 
 
 @pytest.mark.parametrize("name", ["emoji_base", "emoji_sr2"])
@@ -70,11 +97,15 @@ def test_dry_run_prints_config_and_parameters_and_makes_nothing(tmp_path):
         ("--config.model.chanels=3", "Did you mean --config.model.channels?"),
         ("--config.diffusion.prediction=epsilon", 'unknown prediction type "epsilon"'),
         ("--config.diffusion.schedule=cosin", 'Did you mean "cosine"?'),
-        ("--config.diffusion.weighting=p2", 'unknown loss weighting "p2"'),
+        ("--config.diffusion.weighting=min_snrr", 'Did you mean "min_snr"?'),
         ("--config.diffusion.weighting=eps", "weights of up to"),
         ("--config.model.attention_levels=(True,)", "one a level"),
-        ("--config.optimizer.name=adamw", "adafactor, adam"),
-        ("--config.sampling.sampler=euler", "ddim, ddpm"),
+        ("--config.optimizer.name=lion", "adafactor, adam, adamw"),
+        ("--config.optimizer.weight_decay=0.1", "weight_decay = 0.1 is for adamw"),
+        ("--config.train.accumulate_steps=3", "config.train.accumulate_steps = 3 parts each; use 24 or 48"),
+        ("--config.sampling.sampler=plms", "config.sampling: unknown sampler"),
+        ("--config.sampling.guidance_interval=(0.8,0.2)", "0 <= from < to <= 1"),
+        ("--config.sampling.spacing=if_fast27", "list of 27 steps; use that many (got 16)"),
         ("--config.model.dtype=float16", "bfloat16, float32"),
         ("--config.data.text_store=absent", "python -m imagen_jax.precompute_text"),
     ],

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from imagen_jax.errors import InputError
-from imagen_jax.models.efficient_unet import ATTENTION_KINDS, EfficientUNet
+from imagen_jax.models.efficient_unet import ATTENTION_KINDS, RSQRT2_PLACES, EfficientUNet
 from imagen_jax.models.unet import UNet
 from imagen_jax.registry import did_you_mean, lookup
 
@@ -40,5 +40,7 @@ def make_model(name: str, *, dtype: str = "bfloat16", **kwargs: Any) -> nn.Modul
             )
     for kind in kwargs.get("attention", ()):
         lookup(ATTENTION_KINDS, kind, what="attention")
+    if "rsqrt2_on" in kwargs:
+        lookup(RSQRT2_PLACES, kwargs["rsqrt2_on"], what="rsqrt2_on")
     hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     return model(**hashable, dtype=lookup(DTYPES, dtype, what="dtype"))

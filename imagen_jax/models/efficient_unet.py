@@ -1,6 +1,8 @@
 """The super-resolution stages' Efficient U-Net (Imagen, appendix B.1, F.2, F.3)."""
 
 from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,13 +21,29 @@ ATTENTION_KINDS: Mapping[str, tuple[bool, bool]] = {
 }
 
 
+class Factors(NamedTuple):
+    """What a long skip connection, a residual block's shortcut and a residual block's sum are multiplied by."""
+
+    skip: float = 1.0
+    shortcut: float = 1.0
+    sum: float = 1.0
+
+
+# Skip connections are scaled by 1 / sqrt(2) (Imagen, appendix B.1), which is read in three ways: one place in each.
+RSQRT2_PLACES: Mapping[str, Factors] = {
+    "skip": Factors(skip=2**-0.5),  # the U-Net's long skip connections: imagen-pytorch
+    "residual": Factors(sum=2**-0.5),  # (x + h) / sqrt(2), the sum that ends a residual block: DeepFloyd IF
+    "shortcut": Factors(shortcut=2**-0.5),  # x / sqrt(2) + h, a residual block's shortcut alone: NVIDIA's NeMo
+}
+
+
 class EfficientUNet(nn.Module):
     """U-Net that strides first on the way down and last on the way up; defaults are the paper's 64 -> 256 stage.
 
     No skip connection joins input and output at full resolution (appendix B.1): one would carry the noise of z past all
     that could remove it. Down block: strided convolution, scale and shift by the conditioning vector, residual blocks,
     attention. Up block: the skip connection, scale and shift, residual blocks, attention, then doubling and a
-    convolution. Skip connections are concatenated, scaled by 1 / sqrt(2).
+    convolution. Skip connections are concatenated.
 
     Attributes:
       channels: width of the first level.
@@ -35,6 +53,7 @@ class EfficientUNet(nn.Module):
       num_heads: heads of an attention.
       skip_per_block: True: one skip connection a residual block (0.57B parameters for F.2, near the 600M stated);
         False: one a level (0.47B for F.3, near the 400M stated). The paper's listings leave it open.
+      rsqrt2_on: where the paper's factor 1 / sqrt(2) stands, a key of `RSQRT2_PLACES`, which names who reads it so.
       low_res_residual: add the low-resolution input, scaled by its alpha, to the output. Only for networks that predict
         x: it is then the linear estimate of x from that input, and the network learns the difference. Not in the paper:
         ours, for trainings of minutes.
@@ -49,6 +68,7 @@ class EfficientUNet(nn.Module):
     attention: tuple[str, ...] = ("none", "none", "none", "joint")
     num_heads: int = 8
     skip_per_block: bool = True
+    rsqrt2_on: str = "skip"
     low_res_residual: bool = False
     out_channels: int = 3
     remat: bool = False
@@ -68,7 +88,13 @@ class EfficientUNet(nn.Module):
         """As `UNet.__call__`; H and W divisible by 2^levels."""
         factor = 2 ** len(self.channel_mults)
         assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
-        res_block = nn.remat(EfficientResBlock) if self.remat else EfficientResBlock
+        factors = RSQRT2_PLACES[self.rsqrt2_on]
+        res_block = partial(
+            nn.remat(EfficientResBlock) if self.remat else EfficientResBlock,
+            shortcut_factor=factors.shortcut,
+            sum_factor=factors.sum,
+            dtype=self.dtype,
+        )
         emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(
             logsnr, text_emb=text_emb, text_mask=text_mask, aug_logsnr=aug_logsnr
         )
@@ -81,7 +107,7 @@ class EfficientUNet(nn.Module):
             return attention(h, text_emb, text_mask)
 
         def join(h: jax.Array, skip: jax.Array) -> jax.Array:
-            return jnp.concatenate([h, skip * 2**-0.5], axis=-1)
+            return jnp.concatenate([h, skip * factors.skip], axis=-1)
 
         h = z if low_res is None else jnp.concatenate([z, low_res], axis=-1)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
@@ -92,7 +118,7 @@ class EfficientUNet(nn.Module):
             h = scale_shift(h, emb, dtype=self.dtype, name=f"down{level}_emb")
             level_skips = []
             for block in range(num_blocks):
-                h = res_block(width, dtype=self.dtype, name=f"down{level}_block{block}")(h)
+                h = res_block(width, name=f"down{level}_block{block}")(h)
                 level_skips.append(h)
             h = attend(h, level, f"down{level}_attention")
             skips.append(level_skips if self.skip_per_block else [h])
@@ -107,7 +133,7 @@ class EfficientUNet(nn.Module):
                     h = join(h, level_skips.pop())
                 if block == 0:
                     h = scale_shift(h, emb, dtype=self.dtype, name=f"up{level}_emb")
-                h = res_block(width, dtype=self.dtype, name=f"up{level}_block{block}")(h)
+                h = res_block(width, name=f"up{level}_block{block}")(h)
             h = attend(h, level, f"up{level}_attention")
             width_above = self.channel_mults[max(level - 1, 0)] * self.channels
             h = conv3x3(width_above, dtype=self.dtype, name=f"up{level}_conv")(upsample(h))

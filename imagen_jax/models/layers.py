@@ -72,9 +72,14 @@ class ResBlock(nn.Module):
 
 
 class EfficientResBlock(nn.Module):
-    """Residual block of the Efficient U-Net (Imagen, appendix B.1): GN-swish-conv3 twice, a 1x1 conv as shortcut."""
+    """Residual block of the Efficient U-Net (Imagen, appendix B.1): GN-swish-conv3 twice, a 1x1 conv as shortcut.
+
+    (shortcut_factor * shortcut(x) + h) * sum_factor; see `efficient_unet.RSQRT2_PLACES` for the two factors.
+    """
 
     channels: int
+    shortcut_factor: float = 1.0
+    sum_factor: float = 1.0
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -84,4 +89,5 @@ class EfficientResBlock(nn.Module):
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
         h = nn.swish(group_norm(self.channels, dtype=self.dtype, name="norm_out")(h))
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_out", zero_init=True)(h)
-        return nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="shortcut")(x) + h
+        shortcut = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="shortcut")(x)
+        return (shortcut * self.shortcut_factor + h) * self.sum_factor

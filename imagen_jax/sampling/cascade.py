@@ -22,8 +22,10 @@ from safetensors.flax import load_file, save_file
 from imagen_jax.errors import InputError
 from imagen_jax.files import read_json, write_json
 from imagen_jax.models import make_model
+from imagen_jax.registry import lookup
 from imagen_jax.sampling.images import to_uint8
-from imagen_jax.sampling.stage import SamplingSettings, Stage
+from imagen_jax.sampling.settings import SamplingSettings
+from imagen_jax.sampling.stage import Against, Stage
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.types import Params
 
@@ -102,11 +104,10 @@ class Cascade:
         *,
         seed: int = 0,
         stop_at: int | None = None,
-        guidance: float | Sequence[float] | None = None,
-        steps: int | Sequence[int] | None = None,
-        aug_level: float | Sequence[float] | None = None,
-        sampler: str | Sequence[str] | None = None,
+        negative_prompts: str | Sequence[str] | None = None,
+        weak: "Cascade | None" = None,
         batch_size: int = 8,
+        **overrides: Any,
     ) -> dict[int, np.ndarray]:
         """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or its size.
 
@@ -114,14 +115,17 @@ class Cascade:
           prompts: N captions.
           seed: of all noise.
           stop_at: the image size to stop at; default the last stage's.
-          guidance, steps, aug_level, sampler: in place of the stages' own settings: one value for all, or one a stage.
+          negative_prompts: what guidance leads away from, in place of the null text: one for all, or one a prompt.
+          weak: autoguidance: a cascade with the same networks and weaker parameters (an earlier checkpoint), which
+            guidance leads away from.
           batch_size: images at a time.
+          overrides: see `settings`.
 
         Returns:
           uint8 [N,H,W,3] by image size, ascending.
 
         Raises:
-          InputError: no prompts, a stage that isn't there, a setting out of range.
+          InputError: no prompts, a stage that isn't there, a setting out of range, a `weak` cascade of other networks.
         """
         if isinstance(prompts, str):
             raise InputError(f'prompts must be a list of captions, such as ["{prompts}"] (got one string)')
@@ -131,8 +135,15 @@ class Cascade:
             raise InputError(f"batch size must be at least 1 (got {batch_size})")
         if stop_at is not None and stop_at not in self.stages:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
-        settings = self.settings(guidance=guidance, steps=steps, aug_level=aug_level, sampler=sampler)
-        text_emb, text_mask = self._encoder.encode(list(prompts))
+        settings = self.settings(**overrides)
+        self._check_against(negative_prompts, weak, settings)
+        text = self._encoder.encode(list(prompts))
+        negative = None
+        if negative_prompts is not None:
+            each = [negative_prompts] * len(prompts) if isinstance(negative_prompts, str) else list(negative_prompts)
+            if len(each) != len(prompts):
+                raise InputError(f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(each)})")
+            negative = self._encoder.encode(each)
         base_key = jax.random.key(seed)
         indices = np.arange(len(prompts))
         result: dict[int, np.ndarray] = {}
@@ -142,11 +153,12 @@ class Cascade:
             low_res = _in_batches(
                 stage,
                 self._params[size],
-                text_emb,
-                text_mask,
+                text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
                 low_res=low_res,
                 settings=settings[number],
+                negative=negative,
+                weak_params=weak._params[size] if weak else None,
                 batch_size=batch_size,
             )
             result[size] = to_uint8(low_res)
@@ -154,37 +166,61 @@ class Cascade:
                 break
         return result
 
-    def settings(
-        self,
-        *,
-        guidance: float | Sequence[float] | None = None,
-        steps: int | Sequence[int] | None = None,
-        aug_level: float | Sequence[float] | None = None,
-        sampler: str | Sequence[str] | None = None,
-    ) -> list[SamplingSettings]:
-        """What each stage samples with, given overrides as in `sample`.
+    def settings(self, **overrides: Any) -> list[SamplingSettings]:
+        """What each stage samples with.
+
+        Args:
+          overrides: fields of `SamplingSettings` in place of the stages' own (and `guidance`, `steps` for
+            guidance_weight, num_steps): one value for all stages, or a list with one a stage. None: no override.
 
         Raises:
-          InputError: as `sample`.
+          InputError: no such setting, or a value out of range.
         """
-        count = len(self.configs)
-        overrides = {
-            "guidance_weight": _one_each("guidance", guidance, count),
-            "num_steps": _one_each("steps", steps, count),
-            "aug_level": _one_each("aug_level", aug_level, count),
-            "sampler": _one_each("sampler", sampler, count),
-        }
-        given = {name: values for name, values in overrides.items() if values is not None}
+        known = dict.fromkeys(field.name for field in dataclasses.fields(SamplingSettings))
+        given = {}
+        for alias, value in overrides.items():
+            if value is not None:
+                name = _ALIASES.get(alias, alias)
+                lookup(known, name, what="sampling setting")
+                given[name] = _one_each(name, value, len(self.configs))
+        if given.keys() & {"num_steps", "spacing"}:
+            given.setdefault("times", [()] * len(self.configs))
         return [
             dataclasses.replace(stage.settings, **{name: values[number] for name, values in given.items()})
             for number, stage in enumerate(self.stages.values())
         ]
 
+    def _check_against(self, negative: Any, weak: "Cascade | None", settings: Sequence[SamplingSettings]) -> None:
+        if negative is not None and weak is not None:
+            raise InputError("guidance leads away from negative prompts or from a weak cascade; give one of them")
+        if (negative is not None or weak is not None) and not any(each.guided for each in settings):
+            raise InputError(
+                "a negative prompt or a weak cascade does nothing without guidance; every stage's weight is 1: set one "
+                "above it (--guidance=3)"
+            )
+        if weak is None:
+            return
+        for config in self.configs:
+            other = next((other for other in weak.configs if other.image_size == config.image_size), None)
+            if other is None or any(getattr(config, name) != getattr(other, name) for name in _SAME_NETWORK):
+                raise InputError(
+                    f"the weak cascade's stage of {config.image_size} px is {'absent' if other is None else 'another'} "
+                    f"network; autoguidance needs the same {', '.join(_SAME_NETWORK)}"
+                )
 
-def _one_each(name: str, value: Any, count: int) -> list[Any] | None:
-    if value is None:
-        return None
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
+
+# What two sets of parameters must share to be one network's.
+_SAME_NETWORK = ("model", "schedule", "prediction", "max_tokens", "encoder_fingerprint")
+_ALIASES = {"guidance": "guidance_weight", "steps": "num_steps"}
+# Settings whose one value is itself a sequence.
+_SEQUENCES = ("times", "guidance_interval")
+
+
+def _one_each(name: str, value: Any, count: int) -> list[Any]:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if is_list and name in _SEQUENCES:
+        is_list = any(isinstance(item, Sequence) for item in value)
+    values = list(value) if is_list else [value] * count
     if len(values) != count:
         raise InputError(f"{name}: one value for all stages, or one for each of the {count} (got {len(values)})")
     return values
@@ -311,27 +347,31 @@ def _check_chain(configs: Sequence[StageConfig], name: str) -> None:
 def _in_batches(
     stage: Stage,
     params: Params,
-    text_emb: np.ndarray,
-    text_mask: np.ndarray,
+    text: tuple[np.ndarray, np.ndarray],
     *,
     keys: jax.Array,
     low_res: np.ndarray | None,
     settings: SamplingSettings,
+    negative: tuple[np.ndarray, np.ndarray] | None,
+    weak_params: Params | None,
     batch_size: int,
 ) -> np.ndarray:
     """All N images, in batches of one size (the last is filled up by repetition), so that one program is compiled."""
-    count = len(text_emb)
+    count = len(keys)
     batch_size = min(batch_size, count)
     parts = []
     for first in range(0, count, batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), count - 1)
+        text_emb, text_mask = (jnp.asarray(array[rows]) for array in text)
+        negative_emb, negative_mask = (None, None) if negative is None else (jnp.asarray(a[rows]) for a in negative)
         samples = stage.sample(
             params,
-            jnp.asarray(text_emb[rows]),
-            jnp.asarray(text_mask[rows]),
+            text_emb,
+            text_mask,
             keys=keys[rows],
             low_res=None if low_res is None else jnp.asarray(low_res[rows]),
             settings=settings,
+            against=Against(negative_emb, negative_mask, weak_params),
         )
         parts.append(np.asarray(samples)[: count - first])
     return np.concatenate(parts)

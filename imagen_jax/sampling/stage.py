@@ -1,49 +1,30 @@
 """One stage of a cascade: from text (and the image of the stage before) to images of one resolution."""
 
 import dataclasses
-import math
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from imagen_jax.diffusion import augment, denoise, guidance
-from imagen_jax.diffusion.samplers import SAMPLERS
-from imagen_jax.diffusion.schedules import SCHEDULES
-from imagen_jax.errors import InputError
+from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser
+from imagen_jax.diffusion.schedules import make_schedule
+from imagen_jax.diffusion.spacings import at_times, noise_levels
+from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.types import DenoiseFn, Params
 
 
-@dataclasses.dataclass(frozen=True)
-class SamplingSettings:
-    """How a stage samples.
+class Against(NamedTuple):
+    """What guidance leads away from, in place of the null text: a negative prompt's text, or weaker parameters."""
 
-    Attributes:
-      sampler: key of SAMPLERS.
-      num_steps: network evaluations.
-      guidance_weight: w; 1 is no guidance, and costs half.
-      threshold: key of THRESHOLDS.
-      aug_level: noise level of the low-resolution input, in [0, 1] (super-resolution only).
-    """
-
-    sampler: str = "ddpm"
-    num_steps: int = 256
-    guidance_weight: float = 1.0
-    threshold: str = "dynamic"
-    aug_level: float = 0.0
-
-    def __post_init__(self) -> None:
-        lookup(SAMPLERS, self.sampler, what="sampler")
-        lookup(guidance.THRESHOLDS, self.threshold, what="threshold")
-        if self.num_steps < 1:
-            raise InputError(f"sampling steps must be at least 1 (got {self.num_steps})")
-        if not 0 <= self.guidance_weight < math.inf:
-            raise InputError(f"guidance weight must be >= 0 and finite; 1 is none (got {self.guidance_weight})")
-        if not 0 <= self.aug_level <= 1:
-            raise InputError(f"aug_level must be in [0, 1] (got {self.aug_level})")
+    text_emb: jax.Array | None = None  # [B,L,D]
+    text_mask: jax.Array | None = None  # [B,L] bool
+    params: Params | None = None
 
 
 class Stage:
@@ -68,10 +49,21 @@ class Stage:
         self.image_size = image_size
         self.low_res_size = low_res_size
         self.settings = settings
-        self._schedule = lookup(SCHEDULES, schedule, what="schedule")
+        self._schedule = make_schedule(schedule, image_size=image_size)
         lookup(denoise.TO_X, prediction, what="prediction type")
         self._prediction = prediction
-        self._compiled = jax.jit(self._sample, static_argnames=("sampler", "num_steps", "threshold", "guided"))
+        self._compiled = jax.jit(self._sample, static_argnames="settings")
+
+    def noise_levels(self, settings: SamplingSettings | None = None) -> np.ndarray:
+        """logsnr [N] at which the network is evaluated.
+
+        Raises:
+          InputError: the spacing has another number of steps.
+        """
+        settings = settings or self.settings
+        return noise_levels(
+            self._schedule, num_steps=settings.num_steps, spacing=settings.spacing, times=settings.times
+        )
 
     def sample(
         self,
@@ -82,8 +74,11 @@ class Stage:
         keys: jax.Array,
         low_res: jax.Array | None = None,
         settings: SamplingSettings | None = None,
+        against: Against | None = None,
     ) -> jax.Array:
-        """Samples a batch in one compiled program; compiled once for each batch size, sampler and number of steps.
+        """Samples a batch in one compiled program; compiled once for each batch size and settings.
+
+        Other weights of guidance and other augmentation levels are the same program, so that sweeping them costs none.
 
         Args:
           text_emb: [B,L,D].
@@ -91,26 +86,20 @@ class Stage:
           keys: [B] PRNG keys, one an image: what an image becomes does not depend on its batch.
           low_res: [B,h,w,3] float32 in [-1, 1], the stage before's images; None for the base.
           settings: in place of the stage's own.
+          against: what to guide away from; default the null text.
 
         Returns:
           [B,H,W,3] float32 in [-1, 1].
+
+        Raises:
+          InputError: the step spacing has another number of steps.
         """
         assert (low_res is None) == (self.low_res_size is None), "low_res is for super-resolution stages"
         settings = settings or self.settings
-        samples = self._compiled(
-            params,
-            text_emb,
-            text_mask,
-            keys,
-            low_res,
-            jnp.float32(settings.guidance_weight),
-            jnp.float32(settings.aug_level),
-            sampler=settings.sampler,
-            num_steps=settings.num_steps,
-            threshold=settings.threshold,
-            guided=settings.guidance_weight != 1.0,
-        )
-        return samples
+        weight, level = jnp.float32(settings.guidance_weight), jnp.float32(settings.aug_level)
+        one_for_all = {"guidance_weight": 2.0 if settings.guided else 1.0, "aug_level": 0.0}
+        static = dataclasses.replace(settings, **one_for_all)
+        return self._compiled(params, text_emb, text_mask, keys, low_res, weight, level, against, settings=static)
 
     def _sample(
         self,
@@ -121,11 +110,9 @@ class Stage:
         low_res: jax.Array | None,
         guidance_weight: jax.Array,
         aug_level: jax.Array,
+        against: Against | None,
         *,
-        sampler: str,
-        num_steps: int,
-        threshold: str,
-        guided: bool,
+        settings: SamplingSettings,
     ) -> jax.Array:
         batch = text_emb.shape[0]
         init_keys, aug_keys, sampler_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
@@ -136,14 +123,46 @@ class Stage:
             aug_logsnr = augment.aug_logsnr_from_level(jnp.full((batch,), aug_level))
             conditioning["low_res"] = augment.augment(low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys)
             conditioning["aug_logsnr"] = aug_logsnr
-        if guided:
-            null_emb, null_mask = guidance.drop_text(text_emb, text_mask, drop=jnp.ones((batch,), bool))
-            null = conditioning | {"text_emb": null_emb, "text_mask": null_mask}
-            conditioning = {name: jnp.concatenate([value, null[name]]) for name, value in conditioning.items()}
-        network = cast(DenoiseFn, partial(self.model.apply, {"params": params}, **conditioning))
-        denoise_fn = denoise.make_denoise_fn(network, prediction=self._prediction)
-        if guided:
-            denoise_fn = guidance.classifier_free(denoise_fn, weight=guidance_weight)
-        denoise_fn = guidance.THRESHOLDS[threshold](denoise_fn)
-        samples = SAMPLERS[sampler](denoise_fn, sampler_keys, z_init, schedule=self._schedule, num_steps=num_steps)
+        denoise_fn = self._denoiser(params, conditioning, guidance_weight, against or Against(), settings)
+        sampler = partial(SAMPLERS[settings.sampler].sample, **settings.sampler_settings())
+        samples = sampler(denoise_fn, sampler_keys, z_init, logsnrs=self.noise_levels(settings))
         return jnp.clip(samples, -1.0, 1.0)
+
+    def _denoiser(
+        self,
+        params: Params,
+        conditioning: dict[str, Any],
+        weight: jax.Array,
+        against: Against,
+        settings: SamplingSettings,
+    ) -> Denoiser:
+        """The network with its conditioning, guidance and thresholding inside."""
+
+        def network(params: Params, conditioning: dict[str, Any]) -> DenoiseFn:
+            apply = cast(DenoiseFn, partial(self.model.apply, {"params": params}, **conditioning))
+            return denoise.make_denoise_fn(apply, prediction=self._prediction)
+
+        own = {"percentile": settings.threshold_percentile, "cap": settings.threshold_cap}
+        threshold = partial(THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {})
+        plain = threshold(network(params, conditioning))
+        if not settings.guided:
+            return plain
+        extrapolation = {"weight": weight, "rescale": settings.guidance_rescale}
+        if against.params is not None:
+            weak = network(against.params, conditioning)
+            guided = guidance.autoguidance(network(params, conditioning), weak, **extrapolation)
+        else:
+            text_emb, text_mask = against.text_emb, against.text_mask
+            if text_emb is None or text_mask is None:
+                everywhere = jnp.ones(conditioning["text_mask"].shape[:1], bool)
+                text_emb, text_mask = guidance.drop_text(
+                    conditioning["text_emb"], conditioning["text_mask"], drop=everywhere
+                )
+            other = conditioning | {"text_emb": text_emb, "text_mask": text_mask}
+            pair = {name: jnp.concatenate([value, other[name]]) for name, value in conditioning.items()}
+            guided = guidance.classifier_free(network(params, pair), **extrapolation)
+        guided = threshold(guided)
+        if settings.guidance_interval == (0.0, 1.0):
+            return guided
+        logsnr_max, logsnr_min = at_times(self._schedule, settings.guidance_interval)
+        return guidance.WithinInterval(guided, plain, float(logsnr_min), float(logsnr_max))

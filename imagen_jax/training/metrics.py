@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from imagen_jax.files import write_text
 
@@ -18,6 +17,9 @@ class MetricWriter:
     """Appends to a workdir's metrics; of a resumed run, lines after `first_step` are dropped: they are made again."""
 
     def __init__(self, workdir: Path, *, first_step: int):
+        # Here, because it imports torch where that is installed, and importing imagen_jax must not.
+        from tensorboardX import SummaryWriter
+
         self._workdir = workdir
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / _FILE

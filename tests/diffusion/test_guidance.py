@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.guidance import THRESHOLDS, classifier_free, drop_text, dynamic_threshold, static_threshold
+from imagen_jax.diffusion.guidance import WithinInterval, autoguidance, classifier_free, drop_text, extrapolate
 
 B = 3
 Z = jax.random.normal(jax.random.key(0), (B, 4, 4, 3))
@@ -55,39 +55,32 @@ def test_the_null_text_says_nothing_of_the_caption_or_its_length():
     np.testing.assert_array_equal(mask, [[True, False, False, False, False]] * B)
 
 
-def constant(x):
-    return lambda z, logsnr: x
+GOOD, BAD = CONDITIONAL, UNCONDITIONAL
 
 
-# One image in range, one out of it, one far out.
-X_HAT = (
-    jax.random.uniform(jax.random.key(2), (B, 8, 8, 3), minval=-1.0) * jnp.array([1.0, 1.5, 20.0])[:, None, None, None]
-)
+def test_autoguidance_leads_away_from_the_weaker_network():
+    guided = autoguidance(lambda z, logsnr: GOOD, lambda z, logsnr: BAD, weight=3.0)(Z, LOGSNR)
+    np.testing.assert_allclose(guided, 3.0 * GOOD - 2.0 * BAD, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["static", "dynamic"])
-def test_thresholded_images_lie_in_range(name):
-    x = THRESHOLDS[name](constant(X_HAT))(Z, LOGSNR)
-    assert x.shape == X_HAT.shape and float(jnp.abs(x).max()) <= 1
+@pytest.mark.parametrize("phi", [0.0, 0.5, 1.0])
+def test_rescaling_brings_the_contrast_back_towards_that_of_the_conditional(phi):
+    plain = np.asarray(extrapolate(GOOD, BAD, weight=4.0, rescale=0.0))
+    rescaled = np.asarray(extrapolate(GOOD, BAD, weight=4.0, rescale=phi))
+    axes = (1, 2, 3)
+    wanted = phi * np.asarray(GOOD).std(axis=axes) + (1 - phi) * plain.std(axis=axes)
+    np.testing.assert_allclose(rescaled.std(axis=axes), wanted, rtol=1e-4)
+    # A factor for each image, and nothing else.
+    ratio = rescaled / plain
+    np.testing.assert_allclose(ratio, ratio[:, :1, :1, :1] + 0 * ratio, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", THRESHOLDS)
-def test_an_image_in_range_is_not_changed_by_thresholding(name):
-    x = THRESHOLDS[name](constant(X_HAT[:1]))(Z[:1], LOGSNR[:1])
-    np.testing.assert_array_equal(x, X_HAT[:1])
+def test_rescaling_an_image_of_one_colour_stays_finite():
+    flat = jnp.full((1, 4, 4, 3), 0.5)
+    assert np.isfinite(extrapolate(flat, flat, weight=4.0, rescale=1.0)).all()
 
 
-def test_no_threshold_changes_nothing():
-    np.testing.assert_array_equal(THRESHOLDS["none"](constant(X_HAT))(Z, LOGSNR), X_HAT)
-
-
-def test_static_thresholding_clips():
-    np.testing.assert_array_equal(static_threshold(constant(X_HAT))(Z, LOGSNR), np.clip(X_HAT, -1, 1))
-
-
-@pytest.mark.parametrize("percentile", [99.5, 80.0])
-def test_dynamic_thresholding_takes_each_images_own_percentile(percentile):
-    x = dynamic_threshold(constant(X_HAT), percentile=percentile)(Z, LOGSNR)
-    for image, result in zip(np.asarray(X_HAT), np.asarray(x), strict=True):
-        s = max(1.0, np.percentile(np.abs(image), percentile))
-        np.testing.assert_allclose(result, np.clip(image, -s, s) / s, rtol=1e-5, atol=1e-6)
+def test_an_interval_includes_its_ends():
+    inside, outside = classifier_free(denoise_pair, weight=1.0), classifier_free(denoise_pair, weight=0.0)
+    choice = WithinInterval(inside, outside, logsnr_min=-1.0, logsnr_max=2.0)
+    assert [choice.at(logsnr) is inside for logsnr in (-1.1, -1.0, 0.0, 2.0, 2.1)] == [False, True, True, True, False]

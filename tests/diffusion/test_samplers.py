@@ -1,4 +1,7 @@
-"""Samplers on independent pixels ~ N(m, s^2), whose best denoiser E[x | z] is a line: they must draw N(m, s^2)."""
+"""Samplers on independent pixels ~ N(m, s^2), whose best denoiser E[x | z] is a line: they must draw N(m, s^2).
+
+The probability flow of that denoiser is a line too, so that a deterministic sampler's error is known for each pixel.
+"""
 
 from functools import partial
 
@@ -8,14 +11,22 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion import gaussian
-from imagen_jax.diffusion.samplers import SAMPLERS, ddim, ddpm
+from imagen_jax.diffusion.guidance import WithinInterval
+from imagen_jax.diffusion.samplers import SAMPLERS, check_steps
 from imagen_jax.diffusion.schedules import cosine
+from imagen_jax.diffusion.spacings import noise_levels
+from imagen_jax.errors import InputError
 
 MEAN, STD = 0.3, 0.5
 B = 4
 KEYS = jax.random.split(jax.random.key(0), B)
 # 49,152 pixels: the standard error of their mean is 0.0023, and of their standard deviation 0.0016.
 Z_INIT = jax.random.normal(jax.random.key(1), (B, 64, 64, 3))
+SMALL = Z_INIT[:, :8, :8]
+
+ONE_STEP = [name for name, sampler in SAMPLERS.items() if sampler.min_steps == 1]
+STOCHASTIC = ["ddpm", "dpmpp_2m_sde"]
+DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
 
 
 def denoise_fn(z, logsnr, *, std=STD):
@@ -24,72 +35,153 @@ def denoise_fn(z, logsnr, *, std=STD):
     return MEAN + alpha * std**2 / (alpha**2 * std**2 + sigma**2) * (z - alpha * MEAN)
 
 
-def sample(sampler, num_steps, *, keys=KEYS, z_init=Z_INIT, denoise_fn=denoise_fn, **settings):
-    draw = partial(sampler, denoise_fn, schedule=cosine, num_steps=num_steps, **settings)
+def flow_end(z_init, logsnr):
+    """Where the probability flow takes z_init from a level: pixels keep their rank."""
+    alpha, sigma = gaussian.alpha_sigma(jnp.float32(logsnr), z_init)
+    return MEAN + STD * (z_init - alpha * MEAN) / jnp.sqrt(alpha**2 * STD**2 + sigma**2)
+
+
+def levels(num_steps, spacing="karras"):
+    return noise_levels(cosine, num_steps=num_steps, spacing=spacing)
+
+
+def sample(name, num_steps, *, spacing="karras", keys=KEYS, z_init=Z_INIT, denoise_fn=denoise_fn, **settings):
+    draw = partial(SAMPLERS[name].sample, denoise_fn, logsnrs=levels(num_steps, spacing), **settings)
     return np.asarray(jax.jit(draw)(keys, z_init))
 
 
+@pytest.mark.parametrize("spacing", ["uniform", "karras"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_draws_the_datas_distribution_and_better_with_more_steps(name):
+def test_draws_the_datas_distribution_and_better_with_more_steps(name, spacing):
+    if (name, spacing) == ("heun", "uniform"):
+        pytest.skip("from logsnr -20 on, Heun's first slope points nowhere: its docstring says so")
     errors = []
-    for num_steps in (4, 16, 256):
-        x = sample(SAMPLERS[name], num_steps)
+    for num_steps in (4, 16, 128):
+        x = sample(name, num_steps, spacing=spacing)
         assert x.shape == Z_INIT.shape and x.dtype == np.float32
-        assert x.mean() == pytest.approx(MEAN, abs=0.01)
-        errors.append(abs(x.std() - STD))
-    assert errors[1] < 0.5 * errors[0] and errors[2] < 0.5 * errors[1]
-    assert errors[2] < 0.01
+        assert x.mean() == pytest.approx(MEAN, abs=0.02 if num_steps < 128 else 0.01)
+        # The sample's own standard deviation is 0.002 off.
+        errors.append(abs(x.std() - STD) / STD)
+    assert errors[2] < 0.035 and errors[2] < 0.5 * max(errors)
     # A normal distribution, not only its first two moments.
     assert np.mean((x - MEAN) ** 3) == pytest.approx(0, abs=0.01)
-    assert np.mean((x - MEAN) ** 4) == pytest.approx(3 * STD**4, rel=0.08)
+    assert np.mean((x - MEAN) ** 4) == pytest.approx(3 * STD**4, rel=0.13)
+
+
+# Slopes of log error over log number of steps; UniPC's corrector makes it one order better than its predictor.
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2, "unipc": 3}
+
+
+@pytest.mark.parametrize("spacing", ["karras", "uniform_logsnr"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_the_error_of_the_flow_falls_with_the_order_of_the_solver(name, spacing):
+    errors = []
+    for num_steps in (32, 64, 128):
+        logsnrs = levels(num_steps, spacing)
+        x = sample(name, num_steps, spacing=spacing, z_init=SMALL)
+        errors.append(float(np.sqrt(np.mean((x - flow_end(SMALL, logsnrs[0])) ** 2))))
+    slopes = -np.diff(np.log2(errors))
+    print(f"{name}, {spacing}: errors {errors}, slopes {slopes}")
+    np.testing.assert_allclose(slopes, ORDERS[name], atol=0.3)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_data_of_one_point_is_drawn_exactly(name):
-    x = sample(SAMPLERS[name], 4, denoise_fn=partial(denoise_fn, std=0.0))
+    x = sample(name, 4, z_init=SMALL, denoise_fn=partial(denoise_fn, std=0.0))
     np.testing.assert_allclose(x, MEAN, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", ONE_STEP)
 def test_one_step_is_the_denoisers_first_estimate(name):
-    x = sample(SAMPLERS[name], 1)
-    np.testing.assert_allclose(x, denoise_fn(Z_INIT, jnp.full(B, cosine(jnp.float32(1.0)))), rtol=0, atol=1e-6)
+    x = sample(name, 1, spacing="uniform", z_init=SMALL)
+    np.testing.assert_allclose(x, denoise_fn(SMALL, jnp.full(B, cosine(jnp.float32(1.0)))), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_image_follows_its_key_and_noise_and_not_its_batch(name):
-    small = Z_INIT[:, :8, :8]
-    whole = sample(SAMPLERS[name], 4, z_init=small)
-    np.testing.assert_allclose(sample(SAMPLERS[name], 4, keys=KEYS[2:3], z_init=small[2:3]), whole[2:3], atol=1e-6)
+    whole = sample(name, 4, z_init=SMALL)
+    # Heun's first step of four starts at 80 times the image's size.
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    close(sample(name, 4, keys=KEYS[2:3], z_init=SMALL[2:3]), whole[2:3])
     order = np.array([2, 0, 3, 1])
-    np.testing.assert_allclose(
-        sample(SAMPLERS[name], 4, keys=KEYS[order], z_init=small[order]), whole[order], atol=1e-6
-    )
+    close(sample(name, 4, keys=KEYS[order], z_init=SMALL[order]), whole[order])
+
+
+def recording(seen, offset=0.0):
+    def denoise(z, logsnr):
+        jax.debug.callback(lambda value: seen.append(float(value)), logsnr[0] + offset, ordered=True)
+        return denoise_fn(z, logsnr)
+
+    return denoise
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_noise_level_falls_from_one_to_just_above_zero(name):
-    seen = []
-
-    def recording(z, logsnr):
-        jax.debug.callback(lambda value: seen.append(float(value)), logsnr[0], ordered=True)
-        return denoise_fn(z, logsnr)
-
-    sample(SAMPLERS[name], 4, z_init=Z_INIT[:, :8, :8], denoise_fn=recording)
+def test_the_network_is_evaluated_at_the_given_levels_and_nowhere_else(name):
+    seen: list[float] = []
+    sample(name, 4, z_init=SMALL, denoise_fn=recording(seen))
     jax.effects_barrier()
-    assert seen[0] == pytest.approx(-20, abs=0.01) and 0 < seen[-1] < 20
-    assert len(seen) == 4
-    assert (np.diff(seen) > 0).all()
+    wanted = np.repeat(levels(4), 2)[1:] if name == "heun" else levels(4)
+    np.testing.assert_array_equal(np.array(seen, np.float32), wanted)
 
 
-def test_ddim_is_deterministic():
-    small = Z_INIT[:, :8, :8]
-    np.testing.assert_array_equal(sample(ddim, 4, z_init=small), sample(ddim, 4, z_init=small, keys=KEYS[::-1]))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_guidance_within_an_interval_is_evaluated_there_only_and_keeps_the_samplers_history(name):
+    inside, outside = [], []
+    logsnrs = levels(6)
+    low, high = float(logsnrs[2]), float(logsnrs[3])
+    piecewise = WithinInterval(recording(inside), recording(outside), low, high)
+    x = sample(name, 6, z_init=SMALL, denoise_fn=piecewise)
+    jax.effects_barrier()
+    assert set(inside) == {low, high} and not {low, high} & set(outside)
+    # Both are the same function here, so that cutting the scan in three must change nothing.
+    np.testing.assert_allclose(x, sample(name, 6, z_init=SMALL), atol=1e-6)
 
 
-def test_ddpm_draws_by_its_keys_and_with_more_noise_for_a_higher_gamma():
-    small = Z_INIT[:, :8, :8]
-    default = sample(ddpm, 8, z_init=small)
-    assert np.abs(default - sample(ddpm, 8, z_init=small, keys=KEYS[::-1])).mean() > 0.1
-    stds = [sample(ddpm, 8, gamma=gamma).std() for gamma in (0.0, 0.3, 1.0)]
+def test_the_evaluations_outside_the_interval_are_not_compiled_with_guidance():
+    def twice(z, logsnr):
+        return 0.5 * (denoise_fn(z, logsnr) + jnp.sin(z) - jnp.sin(z))
+
+    logsnrs = levels(8)
+    piecewise = WithinInterval(twice, denoise_fn, float(logsnrs[3]), float(logsnrs[4]))
+    program = jax.make_jaxpr(partial(SAMPLERS["ddim"].sample, piecewise, logsnrs=logsnrs))(KEYS, SMALL)
+    scans = [equation for equation in program.eqns if equation.primitive.name == "scan"]
+    assert [scan.params["length"] for scan in scans] == [3, 2, 3]
+    assert ["sin" in str(scan.params["jaxpr"]) for scan in scans] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_a_deterministic_sampler_draws_nothing(name):
+    np.testing.assert_array_equal(sample(name, 4, z_init=SMALL), sample(name, 4, z_init=SMALL, keys=KEYS[::-1]))
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_stochastic_sampler_draws_by_its_keys(name):
+    assert np.abs(sample(name, 8, z_init=SMALL) - sample(name, 8, z_init=SMALL, keys=KEYS[::-1])).mean() > 0.1
+
+
+def test_ddpm_draws_with_more_noise_for_a_higher_gamma():
+    stds = [sample("ddpm", 8, gamma=gamma, z_init=SMALL).std() for gamma in (0.0, 0.3, 1.0)]
     assert stds[0] + 0.01 < stds[1] < stds[2] - 0.01
+
+
+def test_ddim_with_eta_1_is_ddpm_with_gamma_0():
+    one, other = sample("ddim", 8, eta=1.0, z_init=SMALL), sample("ddpm", 8, gamma=0.0, z_init=SMALL)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    half = sample("ddim", 8, eta=0.5, z_init=SMALL)
+    assert np.abs(half - one).mean() > 0.05
+
+
+def test_eulers_method_is_a_straight_line_in_sigma():
+    logsnrs = levels(2)
+    sigma, sigma_next = np.exp(-0.5 * logsnrs)
+    alpha, alpha_next = (1 / np.sqrt(1 + s**2) for s in (sigma, sigma_next))
+    y, x = SMALL / alpha, denoise_fn(SMALL, jnp.full(B, logsnrs[0]))
+    z_next = alpha_next * (y + (sigma_next - sigma) * (y - x) / sigma)
+    wanted = denoise_fn(z_next, jnp.full(B, logsnrs[1]))
+    np.testing.assert_allclose(sample("euler", 2, z_init=SMALL), wanted, atol=1e-4)
+
+
+def test_too_few_steps_for_a_solver_are_an_error():
+    check_steps("dpmpp_2m", 2)
+    with pytest.raises(InputError, match=r'"dpmpp_2m" needs at least 2 sampling steps \(got 1\)'):
+        check_steps("dpmpp_2m", 1)

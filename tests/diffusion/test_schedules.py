@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.schedules import SCHEDULES, cosine, linear
+from imagen_jax.diffusion.schedules import SCHEDULES, cosine, discrete_cosine, linear, make_schedule, shifted_cosine
+from imagen_jax.errors import InputError
 
 T = jnp.linspace(0.0, 1.0, 1000)
 
@@ -32,7 +33,7 @@ def test_linear_is_the_limit_of_the_discrete_betas_of_ddpm():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_falls_strictly_without_jumps(name):
-    steps = np.diff(np.asarray(SCHEDULES[name](T)))
+    steps = np.diff(np.asarray(make_schedule(name, image_size=256)(T)))
     assert (steps < 0).all()
     # Within a hundredth of the ends logsnr falls fast, as log t does; elsewhere a thousandth of t is a small step.
     assert np.abs(steps[10:-10]).max() < 0.25
@@ -40,7 +41,25 @@ def test_falls_strictly_without_jumps(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_scalar_and_a_vector_give_the_same_float32(name):
-    vector = SCHEDULES[name](jnp.array([0.25, 0.5]))
-    scalar = SCHEDULES[name](jnp.float32(0.5))
+    schedule = make_schedule(name, image_size=256)
+    vector, scalar = schedule(jnp.array([0.25, 0.5])), schedule(jnp.float32(0.5))
     assert vector.dtype == scalar.dtype == jnp.float32 and scalar.shape == ()
     np.testing.assert_allclose(vector[1], scalar, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shifted_schedule_gives_an_averaged_image_the_noise_of_64_px():
+    # Averaging 4 x 4 pixels divides sigma by 4, and adds log 16 to logsnr.
+    np.testing.assert_allclose(shifted_cosine(T, image_size=256) + np.log(16.0), cosine(T), rtol=0, atol=1e-5)
+    for image_size in (16, 64):
+        np.testing.assert_array_equal(shifted_cosine(T, image_size=image_size), cosine(T))
+
+
+def test_the_discrete_cosine_follows_the_continuous_one_until_its_betas_are_cut():
+    # By 0.008 in t, which keeps the first steps from being too small, and beta < 0.999 at the other end.
+    middle = T[200:950]
+    np.testing.assert_allclose(discrete_cosine(middle), cosine((middle + 0.008) / 1.008), rtol=0, atol=0.05)
+
+
+def test_an_unknown_schedule_lists_the_choices():
+    with pytest.raises(InputError, match=r'unknown schedule "cosin"; choose from: cosine.*Did you mean "cosine"'):
+        make_schedule("cosin", image_size=64)

@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from imagen_jax.models.efficient_unet import EfficientUNet
+from imagen_jax.models.efficient_unet import RSQRT2_PLACES, EfficientUNet
 from imagen_jax.training.state import count_parameters
 
 
@@ -57,3 +60,45 @@ def test_one_skip_a_level_takes_fewer_parameters_than_one_a_block(inputs):
 def test_levels_and_blocks_of_different_number_are_refused(inputs):
     with pytest.raises(ValueError, match="zip"):
         jax.eval_shape(tiny(num_blocks=(1, 2, 3)).init, jax.random.key(0), **inputs)
+
+
+def inputs_and_outputs(model, variables, inputs):
+    """Of every part of the network by its path: (its input, its output)."""
+    seen = {}
+
+    def keep(call, args, kwargs, context):
+        result = call(*args, **kwargs)
+        if args:
+            seen["/".join(context.module.path)] = (args[0], result)
+        return result
+
+    with nn.intercept_methods(keep):
+        output = model.apply(variables, **inputs)
+    return seen | {"": (inputs["z"], output)}
+
+
+def test_one_over_the_square_root_of_two_stands_in_the_one_place_that_is_named(inputs, random_params):
+    half = 0.5**0.5
+    factors = {"skip": (half, 1, 1), "shortcut": (1, half, 1), "residual": (1, 1, half)}
+    assert factors.keys() == RSQRT2_PLACES.keys()
+    variables = random_params(tiny(), **inputs)
+    outputs = []
+    for place, (of_skip, of_shortcut, of_sum) in factors.items():
+        run = jax.jit(partial(inputs_and_outputs, tiny(rsqrt2_on=place), inputs=inputs))
+        parts = jax.tree.map(np.asarray, run(variables))
+        blocks = [name for name in parts if f"{name}/shortcut" in parts]
+        assert len(blocks) == 6
+        for name in blocks:
+            (_, shortcut), (_, residual), (_, result) = (parts[name + end] for end in ("/shortcut", "/conv_out", ""))
+            np.testing.assert_allclose(result, of_sum * (of_shortcut * shortcut + residual), rtol=0, atol=1e-5)
+        # Between these two blocks on the way up stands a skip connection, and nothing else.
+        joined = [parts["up1_block0"][1], of_skip * parts["down1_block0"][1]]
+        np.testing.assert_allclose(parts["up1_block1"][0], np.concatenate(joined, axis=-1), rtol=0, atol=1e-5)
+        outputs.append(parts[""][1])
+    for i in range(3):
+        assert np.abs(outputs[i] - outputs[i - 1]).mean() > 0.01 * outputs[i].std()
+
+
+def test_the_place_of_one_over_the_square_root_of_two_changes_no_parameter(inputs):
+    trees = [jax.eval_shape(tiny(rsqrt2_on=place).init, jax.random.key(0), **inputs) for place in RSQRT2_PLACES]
+    assert trees[0] == trees[1] == trees[2]

@@ -34,6 +34,11 @@ def test_the_default_is_the_papers_base():
             {"name": "unet", "chanels": 8},
             'model "unet" has no "chanels"; it has: channels, .* Did you mean "channels"?',
         ),
+        (
+            {"name": "efficient_unet", "rsqrt2_on": "residul"},
+            'unknown rsqrt2_on "residul"; choose from: residual, shortcut, skip. Did you mean "residual"?',
+        ),
+        ({"name": "unet", "rsqrt2_on": "skip"}, 'model "unet" has no "rsqrt2_on"'),
         ({"name": "unet", "low_res_residual": True}, 'model "unet" has no "low_res_residual"'),
         ({"name": "unet", "parent": None}, 'model "unet" has no "parent"'),
     ],

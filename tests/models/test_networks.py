@@ -127,6 +127,19 @@ def test_recomputing_activations_changes_no_gradient_and_every_parameter_has_one
     assert all(np.abs(leaf).max() > 1e-6 * largest for leaf in jax.tree.leaves(kept))
 
 
+@pytest.mark.parametrize("name", [name for name, (_, has_low_res) in NETWORKS.items() if has_low_res])
+def test_an_augmentation_level_has_a_gradient_at_every_pixel_of_its_own_image(name, inputs, random_params):
+    network = Network(NETWORKS[name][0], inputs, True, random_params)
+
+    def output(aug_logsnr):
+        return network.apply["float32"](network.params, **(network.inputs | {"aug_logsnr": aug_logsnr}))
+
+    of_first = jax.jit(lambda level: jax.jvp(output, (level,), (jnp.array([1.0, 0.0]),)))
+    value, derivative = (np.asarray(x) for x in of_first(inputs["aug_logsnr"]))
+    assert (np.abs(derivative[0]).max(axis=-1) > 1e-4 * value.std()).all()
+    np.testing.assert_array_equal(derivative[1], np.zeros((8, 8, 3)))
+
+
 def test_an_image_that_cannot_be_halved_is_refused(network):
     wrong = {name: x[:, :, :7] for name, x in network.inputs.items() if x.ndim == 4}
     with pytest.raises(AssertionError, match=r"\(2, 8, 7, 3\)"):

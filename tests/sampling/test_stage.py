@@ -7,25 +7,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
-from imagen_jax.sampling.stage import SamplingSettings, Stage
+from imagen_jax.sampling.settings import SamplingSettings
+from imagen_jax.sampling.stage import Against, Stage
 
 TEXT = np.full((2, 3, 4), 0.25, np.float32)
 MASK = np.ones((2, 3), bool)
 
 
 class MeanOfText:
-    """Predicts x: everywhere the mean of the real tokens, plus a tenth of the low-resolution input if there is one."""
+    """Predicts x: everywhere the mean of the real tokens, plus a tenth of the low-resolution input if there is one.
+
+    Times the parameter "strength", where there is one. Counts its evaluations, each by the size of its batch.
+    """
+
+    def __init__(self):
+        self.images = 0
+
+    def _count(self, batch):
+        self.images += len(batch)
 
     def apply(self, variables, z, logsnr, *, text_emb, text_mask, low_res=None, aug_logsnr=None):
         assert (low_res is None) == (aug_logsnr is None)
+        jax.debug.callback(self._count, logsnr)
         mean = jnp.mean(text_emb, axis=(1, 2), where=text_mask[..., None])
+        mean = mean * variables["params"].get("strength", 1.0)
         x = jnp.broadcast_to(mean[:, None, None, None], z.shape)
         return x if low_res is None else x + 0.1 * low_res
 
 
-def make_stage(low_res_size: int | None = None, **settings: Any) -> Stage:
+def make_stage(*, low_res_size: int | None = None, **settings: Any) -> Stage:
     network: Any = MeanOfText()
     return Stage(
         network,
@@ -37,14 +50,85 @@ def make_stage(low_res_size: int | None = None, **settings: Any) -> Stage:
     )
 
 
-def sample(stage: Stage, **arguments: Any) -> np.ndarray:
+def sample(stage: Stage, params: Any = None, **arguments: Any) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), 2)
-    return np.asarray(stage.sample({}, jnp.asarray(TEXT), jnp.asarray(MASK), keys=keys, **arguments))
+    return np.asarray(stage.sample(params or {}, jnp.asarray(TEXT), jnp.asarray(MASK), keys=keys, **arguments))
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 0.0), (1.0, 0.25), (3.0, 0.75)])
 def test_guidance_is_w_times_the_text_and_one_minus_w_times_the_null(weight, expected):
     np.testing.assert_allclose(sample(make_stage(guidance_weight=weight)), expected, atol=1e-6)
+
+
+def test_a_negative_prompt_takes_the_place_of_the_null_text():
+    against = Against(jnp.full((2, 3, 4), 0.125), jnp.asarray(MASK))
+    x = sample(make_stage(guidance_weight=3.0), against=against)
+    np.testing.assert_allclose(x, 3.0 * 0.25 - 2.0 * 0.125, atol=1e-6)
+
+
+def test_autoguidance_leads_away_from_weaker_parameters_that_see_the_same_text():
+    against = Against(params={"strength": jnp.float32(0.5)})
+    x = sample(make_stage(guidance_weight=3.0), {"strength": jnp.float32(1.0)}, against=against)
+    np.testing.assert_allclose(x, 3.0 * 0.25 - 2.0 * 0.125, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_guidance_costs_only_where_the_interval_is(weight):
+    # Levels t = 1, 3/4, 1/2, 1/4: two of the four are inside. Two images, twice where guided.
+    stage = make_stage(guidance_weight=weight, num_steps=4, guidance_interval=(0.4, 0.8))
+    sample(stage)
+    jax.effects_barrier()
+    assert stage.model.images == (8 if weight == 1 else 12)
+
+
+def test_outside_the_interval_there_is_no_guidance():
+    # The last level, whose x_hat is the image, is t = 1/4.
+    outside, inside = (
+        sample(make_stage(guidance_weight=3.0, num_steps=4, guidance_interval=interval))
+        for interval in ((0.4, 0.8), (0.2, 0.8))
+    )
+    np.testing.assert_allclose(outside, 0.25, atol=1e-6)
+    np.testing.assert_allclose(inside, 0.75, atol=1e-6)
+
+
+def test_another_guidance_weight_is_the_same_program():
+    stage = make_stage(guidance_weight=3.0)
+    compiled: Any = stage._compiled
+    for weight in (2.0, 3.0, 5.0):
+        sample(stage, settings=SamplingSettings(num_steps=2, threshold="none", guidance_weight=weight))
+    assert compiled._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_draws_what_the_network_is_certain_of(name):
+    np.testing.assert_allclose(sample(make_stage(sampler=name, num_steps=4)), 0.25, atol=1e-5)
+
+
+def test_a_samplers_own_settings_reach_it():
+    for name, setting in (("ddpm", "gamma"), ("ddim", "eta")):
+        own: dict[str, Any] = {setting: 0.7}
+        assert SamplingSettings(sampler=name, **own).sampler_settings() == own
+    assert SamplingSettings(sampler="unipc").sampler_settings() == {}
+
+
+def test_explicit_times_are_the_levels():
+    stage = make_stage(times=(1.0, 0.5, 0.2), num_steps=99)
+    sample(stage)
+    jax.effects_barrier()
+    assert len(stage.noise_levels()) == 3 and stage.model.images == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "darker"), [({"threshold_percentile": 100.0}, 1.25), ({"threshold_percentile": 0.0}, 1.0)]
+)
+def test_a_threshold_takes_its_percentile(settings, darker):
+    # Half an image is 1.25, out of range, and half 0.25.
+    low_res = jnp.zeros((2, 2, 2, 3)).at[:, :, 0].set(10.0)
+    x = sample(make_stage(low_res_size=2, threshold="dynamic", **settings), low_res=low_res)
+    np.testing.assert_allclose(x[:, :, 0], 1.0, atol=1e-3)
+    np.testing.assert_allclose(x[:, :, -1], 0.25 / darker, atol=1e-3)
+    capped = sample(make_stage(low_res_size=2, threshold="dynamic", threshold_cap=1.0, **settings), low_res=low_res)
+    np.testing.assert_allclose(capped[:, :, -1], 0.25, atol=1e-3)
 
 
 def test_samples_are_clipped_to_the_range():

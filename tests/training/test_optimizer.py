@@ -61,6 +61,41 @@ def test_clipping_bounds_the_norm_of_the_gradient():
     np.testing.assert_allclose(nu["w"], 0.001 * np.array([0.36, 0.64]), rtol=1e-4)
 
 
+def test_weight_decay_shrinks_kernels_and_nothing_else():
+    settings = SETTINGS | {"warmup_steps": 0, "decay_steps": 0}
+    optimizer = make_optimizer("adamw", **settings, weight_decay=0.01)
+    params = {"kernel": jnp.full((3, 3), 2.0), "conv": jnp.full((1, 1, 3, 3), 2.0), "bias": jnp.full((3,), 2.0)}
+    updates: Any = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)[0]
+    # Of no gradient, learning rate 0.1: 0.1 * 0.01 * 2.
+    np.testing.assert_allclose(updates["kernel"], -0.002, rtol=1e-6)
+    np.testing.assert_allclose(updates["conv"], -0.002, rtol=1e-6)
+    np.testing.assert_array_equal(updates["bias"], 0)
+
+
+def test_without_weight_decay_adamw_is_adam():
+    params = {"kernel": jnp.full((3, 3), 2.0)}
+    grads = {"kernel": jnp.linspace(-1.0, 1.0, 9).reshape(3, 3)}
+    updates: dict[str, Any] = {}
+    for name in ("adam", "adamw"):
+        optimizer = make_optimizer(name, **SETTINGS | {"warmup_steps": 0})
+        updates[name], _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["adamw"]["kernel"], updates["adam"]["kernel"])
+
+
+def test_the_state_of_adamw_does_not_depend_on_the_decay():
+    params = {"kernel": jnp.zeros((3, 3)), "bias": jnp.zeros((3,))}
+    without, with_decay = (
+        jax.eval_shape(make_optimizer("adamw", **SETTINGS, weight_decay=value).init, params) for value in (0.0, 0.1)
+    )
+    assert with_decay == without
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor"])
+def test_weight_decay_with_an_optimizer_that_has_none_is_refused(name):
+    with pytest.raises(InputError, match=rf"weight_decay = 0\.1 is for adamw; with {name} it must be 0"):
+        make_optimizer(name, **SETTINGS, weight_decay=0.1)
+
+
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(InputError, match="adafactor, adam"):
+    with pytest.raises(InputError, match="adafactor, adam, adamw"):
         make_optimizer("adamm", **SETTINGS)

@@ -1,12 +1,15 @@
+from functools import partial
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from imagen_jax.diffusion.schedules import cosine
-from imagen_jax.training.step import make_loss_fn
+from imagen_jax.training.state import TrainState
+from imagen_jax.training.step import make_loss_fn, train_step
 from tests.training import tiny
 
 
@@ -76,6 +79,40 @@ def test_noise_differs_from_step_to_step(jitted):
     _, first = jitted(state, tiny.batch(), jax.random.key(0))
     _, second = jitted(state.replace(step=state.step + 1), tiny.batch(), jax.random.key(0))
     assert float(first["loss"]) != float(second["loss"])
+
+
+def times_of(**settings):
+    """The times that a step asks of its loss."""
+    seen = []
+
+    def loss_fn(params, batch, keys, t=None):
+        seen.append(t)
+        return jnp.zeros(len(keys))
+
+    step = partial(train_step, loss_fn=loss_fn, optimizer=optax.identity(), ema_decay=0.99, axis_name=None, **settings)
+    for index in range(2):
+        state = TrainState(step=jnp.int32(index), params={}, opt_state=optax.EmptyState(), ema_params={})
+        step(state, tiny.batch(size=16), jax.random.key(0))
+    return seen
+
+
+def test_stratified_times_are_one_in_each_interval_and_new_at_every_step():
+    assert times_of() == [None, None]
+    first, second = (np.asarray(t) for t in times_of(stratified_times=True))
+    for t in (first, second):
+        np.testing.assert_array_equal(np.sort(np.floor(t * 16)), np.arange(16))
+    assert (np.abs(first - second) > 1e-3).all()
+
+
+# test_parallel has the other numbers of parts, with a smaller network.
+def test_in_two_parts_the_network_learns_the_same(jitted):
+    in_parts = jax.jit(partial(tiny.step(), axis_name=None, accumulate_steps=2))
+    whole, metrics = jitted(tiny.state(), tiny.batch(), jax.random.key(0))
+    parts, metrics_of_parts = in_parts(tiny.state(), tiny.batch(), jax.random.key(0))
+    for name, value in metrics.items():
+        np.testing.assert_allclose(metrics_of_parts[name], value, rtol=1e-4)
+    # Adam's first step is 1e-3 times the gradient's sign: one that is tiny may change it.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), parts.params, whole.params)
 
 
 def test_metrics_tell_the_size_of_gradient_parameters_and_update(jitted):

@@ -1,0 +1,105 @@
+"""Step spacings: at which noise levels a sampler evaluates the network.
+
+A spacing is (schedule, num_steps) -> logsnr, rising from noise to image. After the last level comes the clean image, so
+N levels are N steps.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagen_jax.diffusion.schedules import Schedule
+from imagen_jax.errors import InputError
+from imagen_jax.registry import lookup
+
+Spacing = Callable[[Schedule, int], np.ndarray]
+
+# EDM's range (arXiv 2206.00364, table 1), in units of a variance-exploding process: above it an image is invisible in
+# the noise, and below it the noise in the image, so that steps there would be lost.
+SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+RHO = 7.0
+
+
+def at_times(schedule: Schedule, times: Sequence[float] | np.ndarray) -> np.ndarray:
+    """logsnr [N] float32 of times t, which a user gives in falling order."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(schedule(jnp.asarray(times, jnp.float32)), np.float32)
+
+
+def uniform(schedule: Schedule, num_steps: int) -> np.ndarray:
+    """t = 1, 1 - 1/N, ..., 1/N."""
+    return at_times(schedule, np.arange(num_steps, 0, -1) / num_steps)
+
+
+def uniform_logsnr(schedule: Schedule, num_steps: int) -> np.ndarray:
+    """Equal steps in logsnr over EDM's range, as far as the schedule has it (DPM-Solver, arXiv 2206.00927)."""
+    low, high = _edm_range(schedule)
+    return np.linspace(low, high, num_steps).astype(np.float32)
+
+
+def karras(schedule: Schedule, num_steps: int) -> np.ndarray:
+    """sigma^(1/rho) in equal steps, with sigma = exp(-logsnr / 2) and rho = 7 (EDM, Eq. 5)."""
+    sigma_max, sigma_min = (np.exp(-0.5 * logsnr) ** (1 / RHO) for logsnr in _edm_range(schedule))
+    return (-2.0 * RHO * np.log(np.linspace(sigma_max, sigma_min, num_steps))).astype(np.float32)
+
+
+def _edm_range(schedule: Schedule) -> tuple[float, float]:
+    first, last = at_times(schedule, [1.0, 0.0])
+    return max(float(first), -2.0 * np.log(SIGMA_MAX)), min(float(last), -2.0 * np.log(SIGMA_MIN))
+
+
+def respaced(section_counts: Sequence[int], num_timesteps: int = 1000) -> Spacing:
+    """So many of the discrete timesteps from each of several equal sections of them, the first the least noisy.
+
+    Timestep i is t = (i + 1) / num_timesteps. Source: iDDPM (arXiv 2102.09672), section 4, in whose code sections of
+    unequal counts are a string such as "10,10,3,2,2".
+    """
+    sections = np.array_split(np.arange(num_timesteps), len(section_counts))
+    timesteps = [
+        np.rint(np.linspace(section[0], section[-1], count))
+        for section, count in zip(sections, section_counts, strict=True)
+    ]
+    times = (np.concatenate(timesteps)[::-1] + 1) / num_timesteps
+
+    def spacing(schedule: Schedule, num_steps: int) -> np.ndarray:
+        if num_steps != len(times):
+            raise InputError(f"this step spacing is a list of {len(times)} steps; use that many (got {num_steps})")
+        return at_times(schedule, times)
+
+    return spacing
+
+
+SPACINGS: Mapping[str, Spacing] = {
+    "uniform": uniform,
+    "uniform_logsnr": uniform_logsnr,
+    "karras": karras,
+    # DeepFloyd IF's.
+    "if_fast27": respaced((10, 10, 3, 2, 2)),
+    "if_smart27": respaced((7, 4, 2, 1, 2, 4, 7)),
+    "if_smart50": respaced((10, 6, 4, 3, 2, 2, 3, 4, 6, 10)),
+}
+
+
+def noise_levels(
+    schedule: Schedule, *, num_steps: int, spacing: str = "uniform", times: Sequence[float] = ()
+) -> np.ndarray:
+    """The levels of a spacing, or of `times` where there are any: logsnr [N] float32, rising.
+
+    Raises:
+      InputError: no such spacing, or it has another number of steps; `times` that don't fall, or leave [0, 1].
+    """
+    if not times:
+        return lookup(SPACINGS, spacing, what="step spacing")(schedule, num_steps)
+    check_times(times)
+    return at_times(schedule, times)
+
+
+def check_times(times: Sequence[float]) -> None:
+    """Raises InputError where explicit times don't fall within [0, 1]."""
+    if not all(0 <= t <= 1 for t in times) or not all(a > b for a, b in itertools.pairwise(times)):
+        raise InputError(
+            f"times must fall, from 1 (noise) towards 0 (clean), such as 1,0.7,0.4,0.1 (got {tuple(times)})"
+        )
