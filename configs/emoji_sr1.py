@@ -42,7 +42,7 @@ def _paper(config):
 
 def _modern(config):
     _demo(config)
-    recipes.modern(config, guidance_weight=1.0)
+    recipes.modern(config, guidance_weight=1.5)
     config.model.low_res_residual = False
 
 
@@ -64,6 +64,6 @@ def get_config(arg="demo"):
     config = base_config()
     config.prompts = DEMO_PROMPTS
     config.model.update(name="efficient_unet", low_res_residual=True)
-    config.diffusion.update(prediction="x", weighting="x")
+    config.diffusion.update(prediction="x", weighting="plain")
     choose_variant(arg, {"demo": _demo, "paper": _paper, "modern": _modern, "full": _full})(config)
     return config

@@ -10,7 +10,9 @@ def paper(config, *, optimizer="adam", schedule="cosine"):
 
     The base has Adafactor and SR1024 the linear schedule.
     """
-    config.diffusion.update(prediction="eps", weighting="plain", schedule=schedule, stratified_times=False)
+    config.diffusion.update(
+        prediction="eps", weighting="plain", schedule=schedule, stratified_times=False, max_aug_level=1.0
+    )
     config.optimizer.name = optimizer
     config.sampling.update(sampler="ddpm", num_steps=256, spacing="uniform", gamma=0.3, threshold="dynamic")
 
@@ -19,8 +21,8 @@ def modern(config, *, guidance_weight):
     """What was published since, in 16 steps of DPM-Solver++ (Lu et al. 2022) in place of 256.
 
     Prediction of v (Salimans & Ho 2022), min-SNR weights (Hang et al. 2023), the cosine schedule shifted with the size
-    (Hoogeboom et al. 2023), stratified times (Kingma et al. 2021), AdamW, and guidance in the middle half of the noise
-    levels only (Kynkaanniemi et al. 2024).
+    (Hoogeboom et al. 2023), stratified times (Kingma et al. 2021), AdamW, and guidance at times from 0.25 to 0.75 only
+    (Kynkaanniemi et al. 2024), which 3 of the 16 levels are.
     """
     config.diffusion.update(prediction="v", weighting="min_snr", schedule="shifted_cosine", stratified_times=True)
     config.optimizer.update(name="adamw", weight_decay=0.01)

@@ -17,21 +17,21 @@ from imagen_jax.data.pipeline import pad_text
 from imagen_jax.data.preprocess import full_image, stage_input
 from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
-from imagen_jax.diffusion.objective import TARGETS, WEIGHTINGS, logsnr_and_speed, relative_weight
+from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
-from imagen_jax.diffusion.spacings import noise_levels
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.sampling.settings import SamplingSettings
+from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.state import create_state, model_inputs
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
-# Of one example, beside the mean: chosen by us, above what useful weightings reach (edm, x prediction, cosine: 62).
+# Of one example beside another: chosen by us, far above what any useful weighting reaches.
 _MAX_WEIGHT = 1e3
 
 
@@ -46,12 +46,8 @@ def check(config: Any) -> None:
     schedule(config)
     lookup(TARGETS, config.diffusion.prediction, what="prediction type")
     lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
-    try:
-        settings = SamplingSettings(**config.sampling.to_dict())
-        noise_levels(schedule(config), num_steps=settings.num_steps, spacing=settings.spacing, times=settings.times)
-    except InputError as error:
-        raise InputError(f"config.sampling: {error}") from None
-    _check_weights(schedule(config), prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
+    _check_sampling(config)
+    _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
         raise InputError(
             f"config.model.low_res_residual is for super-resolution stages that predict x "
@@ -60,19 +56,31 @@ def check(config: Any) -> None:
         )
 
 
-def _check_weights(schedule: Schedule, *, prediction: str, weighting: str) -> None:
-    @jax.jit
-    def largest() -> jax.Array:
-        # Many more times than _MAX_WEIGHT: a peak that one alone sees is as many times the mean.
-        logsnr, speed = logsnr_and_speed(schedule, (jnp.arange(2**16) + 0.5) / 2**16)
-        weights = relative_weight(logsnr, speed=speed, weighting=weighting, prediction=prediction)
-        return weights.max() / weights.mean()
+def _check_sampling(config: Any) -> None:
+    try:
+        stage = Stage(
+            model(config),
+            image_size=config.data.image_size,
+            low_res_size=config.data.low_res_size or None,
+            schedule=config.diffusion.schedule,
+            prediction=config.diffusion.prediction,
+            settings=SamplingSettings(**config.sampling.to_dict()),
+        )
+        stage.noise_levels()
+    except InputError as error:
+        raise InputError(f"config.sampling: {error}") from None
 
-    times_mean = float(largest())
-    if times_mean > _MAX_WEIGHT:
+
+def _check_weights(*, prediction: str, weighting: str) -> None:
+    """Plain squared error in one space may be unbounded in another: one example at an end would be all that counts."""
+    if weighting not in PLAIN:
+        return
+    ends = jnp.array([-20.0, 20.0])
+    largest = float(jnp.exp(PLAIN[weighting](ends) - PLAIN[prediction](ends)).max())
+    if largest > _MAX_WEIGHT:
         raise InputError(
-            f"config.diffusion.weighting = {weighting!r} gives examples weights of up to {times_mean:.0e} times the "
-            f"mean with config.diffusion.prediction = {prediction!r}; weighting = 'plain' is its plain squared error"
+            f"config.diffusion.weighting = {weighting!r} gives examples weights of up to {largest:.0e} with "
+            f"config.diffusion.prediction = {prediction!r}; weighting = 'plain' is its plain squared error"
         )
 
 
@@ -160,6 +168,7 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         low_res_size=config.data.low_res_size or None,
         schedule=config.diffusion.schedule,
         prediction=config.diffusion.prediction,
+        max_aug_level=config.diffusion.max_aug_level,
         max_tokens=config.data.max_tokens,
         text_width=text_store.width,
         sampling=config.sampling.to_dict(),

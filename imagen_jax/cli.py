@@ -296,17 +296,28 @@ def _quiet_logging(*, verbose: bool) -> None:
     handler.addFilter(lambda record: record.levelno > std_logging.INFO or record.pathname.startswith(package))
 
 
-def numbers(flag: flags.FlagHolder, kind: type[int] | type[float]) -> list[Any] | Any | None:
-    """The value of a list flag as one number, or as a list of them; None where it isn't given.
+def times(text: str) -> tuple[float, ...]:
+    """(0.2, 0.8) for "0.2:0.8", to parse with."""
+    return tuple(float(number) for number in text.split(":"))
+
+
+_EXPECTED: dict[Any, str] = {int: "whole numbers", float: "numbers", times: "times such as 0.2:0.8"}
+
+
+def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> list[Any] | Any | None:
+    """The value of a list flag, parsed, as one value, or as a list of them; None where it isn't given.
+
+    Args:
+      parse: int, float, str or `times`.
 
     Raises:
-      InputError: something in it is not a number of that kind.
+      InputError: something in it can't be parsed.
     """
     if flag.value is None:
         return None
     try:
-        values = [kind(text) for text in flag.value]
+        values = [parse(text) for text in flag.value]
     except ValueError:
-        expected = "whole numbers" if kind is int else "numbers"
-        raise InputError(f"--{flag.name}={','.join(flag.value)}: expected {expected} separated by commas") from None
+        given = ",".join(flag.value)
+        raise InputError(f"--{flag.name}={given}: expected {_EXPECTED[parse]} separated by commas") from None
     return values[0] if len(values) == 1 else values

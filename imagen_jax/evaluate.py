@@ -53,7 +53,7 @@ def main() -> None:
     captions = source.captions()
     prompts = [captions[index] for index in chosen]
 
-    weights = cli.numbers(_GUIDANCE, float)
+    weights = cli.one_or_list(_GUIDANCE, float)
     own = cascade.stages[base_size].settings.guidance_weight
     results = []
     for weight in weights if isinstance(weights, list) else [weights if weights is not None else own]:

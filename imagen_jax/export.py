@@ -10,7 +10,7 @@ from absl import flags
 
 from imagen_jax import cli
 from imagen_jax.errors import InputError
-from imagen_jax.sampling.cascade import STAGE_FILE, check_can_write, read_stage_config, write_cascade
+from imagen_jax.sampling.folder import STAGE_FILE, check_can_write, read_stage_config, write_cascade
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 

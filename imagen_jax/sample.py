@@ -6,7 +6,9 @@ Writes one PNG an image and stage, a labelled grid of the last stage, and sample
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -28,21 +30,26 @@ _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance l
 _WEAK_CASCADE = flags.DEFINE_string(
     "weak_cascade", None, "Autoguidance: a cascade of the same networks, trained less, that guidance leads away from."
 )
-# Settings: in place of a stage's own; one value for all stages, or one a stage separated by commas.
-_GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weight: one for all stages, or one a stage; 1 is none.")
-_GUIDANCE_INTERVAL = flags.DEFINE_list(
-    "guidance_interval", None, "FROM:TO, times in 0 (clean) to 1 (noise) between which there is guidance."
-)
-_GUIDANCE_RESCALE = flags.DEFINE_list("guidance_rescale", None, "0 to 1: towards the unguided image's contrast.")
-_STEPS = flags.DEFINE_list("steps", None, "Sampling steps: one for all stages, or one a stage.")
-_SAMPLER = flags.DEFINE_list("sampler", None, f"One of {', '.join(SAMPLERS)}.")
-_SPACING = flags.DEFINE_list("spacing", None, f"Of the steps: one of {', '.join(SPACINGS)}.")
-_GAMMA = flags.DEFINE_list("gamma", None, "Stochasticity of ddpm, 0 to 1.")
-_ETA = flags.DEFINE_list("eta", None, "Stochasticity of ddim, 0 to 1.")
-_THRESHOLD = flags.DEFINE_list("threshold", None, f"One of {', '.join(THRESHOLDS)}.")
-_AUG_LEVEL = flags.DEFINE_list(
-    "aug_level", None, "Noise level of the low-resolution input, 0 to 1: one, or one a stage."
-)
+# In place of a stage's own setting: see sampling.settings.SamplingSettings.
+_SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "guidance": (float, "Guidance weight; 1 is none."),
+    "guidance_interval": (cli.times, "FROM:TO, times in 0 (clean) to 1 (noise) between which there is guidance."),
+    "guidance_rescale": (float, "0 to 1: towards the unguided image's contrast."),
+    "sampler": (str, f"{', '.join(SAMPLERS)}."),
+    "steps": (int, "Sampling steps."),
+    "spacing": (str, f"Of the steps: {', '.join(SPACINGS)}."),
+    "times": (cli.times, "1:T:...:T, explicit levels in place of steps and spacing."),
+    "gamma": (float, "Stochasticity of ddpm, 0 to 1."),
+    "eta": (float, "Stochasticity of ddim, 0 to 1."),
+    "threshold": (str, f"{', '.join(THRESHOLDS)}."),
+    "threshold_percentile": (float, "Of dynamic, 0 to 100."),
+    "threshold_cap": (float, "Of dynamic, at least 1; 0: none."),
+    "aug_level": (float, "Noise level of the low-resolution input, 0 to 1."),
+}
+_SETTING_FLAGS = {
+    name: flags.DEFINE_list(name, None, f"{text} One for all stages, or one a stage.")
+    for name, (_, text) in _SETTINGS.items()
+}
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
 
@@ -53,24 +60,13 @@ def main() -> None:
     cascade = load_cascade(_CASCADE.value)
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    overrides = {
-        "guidance": cli.numbers(_GUIDANCE, float),
-        "guidance_interval": _intervals(),
-        "guidance_rescale": cli.numbers(_GUIDANCE_RESCALE, float),
-        "steps": cli.numbers(_STEPS, int),
-        "sampler": _one_or_all(_SAMPLER.value),
-        "spacing": _one_or_all(_SPACING.value),
-        "gamma": cli.numbers(_GAMMA, float),
-        "eta": cli.numbers(_ETA, float),
-        "threshold": _one_or_all(_THRESHOLD.value),
-        "aug_level": cli.numbers(_AUG_LEVEL, float),
-    }
+    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
     images = cascade.sample(
         prompts,
         seed=_SEED.value,
         stop_at=_STOP_AT.value,
         negative_prompts=_NEGATIVE_PROMPT.value,
-        weak=load_cascade(_WEAK_CASCADE.value) if _WEAK_CASCADE.value else None,
+        weak=load_cascade(_WEAK_CASCADE.value, encoder=cascade.encoder) if _WEAK_CASCADE.value else None,
         batch_size=_BATCH_SIZE.value,
         **overrides,
     )
@@ -93,23 +89,6 @@ def main() -> None:
     }
     write_json(out / "samples.json", record)
     print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {out}/grid.png and the PNGs beside it")
-
-
-def _one_or_all(values: list[str] | None) -> str | list[str] | None:
-    return values[0] if values and len(values) == 1 else values
-
-
-def _intervals() -> list[tuple[float, float]] | tuple[float, float] | None:
-    if _GUIDANCE_INTERVAL.value is None:
-        return None
-    intervals = []
-    for text in _GUIDANCE_INTERVAL.value:
-        try:
-            low, high = (float(number) for number in text.split(":"))
-        except ValueError:
-            raise InputError(f'--guidance_interval: expected FROM:TO, such as 0.2:0.8 (got "{text}")') from None
-        intervals.append((low, high))
-    return intervals[0] if len(intervals) == 1 else intervals
 
 
 def _read_prompts() -> list[str]:

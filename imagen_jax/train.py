@@ -24,7 +24,8 @@ from imagen_jax.data.text_store import TextStore
 from imagen_jax.errors import EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
 from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.files import read_json, write_json, write_text
-from imagen_jax.sampling.cascade import STAGE_FILE, StageConfig
+from imagen_jax.sampling.cascade import StageConfig
+from imagen_jax.sampling.folder import STAGE_FILE
 from imagen_jax.training import loop, parallel
 from imagen_jax.training.checkpoint import has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table

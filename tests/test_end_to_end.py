@@ -94,6 +94,8 @@ def test_stop_at_and_steps_are_obeyed(cascade):
         ({"guidance_interval": [(0.2, 0.8), (0.0, 1.0)]}, "one for each of the 3"),
         ({"guidence_interval": (0.2, 0.8)}, 'Did you mean "guidance_interval"'),
         ({"sampler": "dpmpp_2m", "steps": 1}, "needs at least 2 sampling steps"),
+        ({"spacing": ["uniform", "if_fast27", "uniform"]}, "stage of 16 px: this step spacing is a list of 27 steps"),
+        ({"sampler": "heun"}, 'stage of 8 px: .*take the step spacing "karras"'),
         ({"negative_prompts": ["a", "b"]}, r"one for each of 1 \(got 2\)"),
         ({"negative_prompts": "a", "guidance": 1.0}, "does nothing without guidance"),
     ],
@@ -112,8 +114,14 @@ def test_a_setting_for_each_stage_reaches_that_stage(cascade):
     assert {each.num_steps for each in settings} == {7}
     # An interval is two numbers, and one value for all.
     assert {each.guidance_interval for each in cascade.settings(guidance_interval=(0.1, 0.9))} == {(0.1, 0.9)}
-    # Steps take the place of explicit times.
     assert {each.times for each in cascade.settings(times=(1.0, 0.5))} == {(1.0, 0.5)}
+
+
+def test_steps_take_the_place_of_a_stages_own_times(cascade):
+    config = dataclasses.replace(cascade.configs[0], sampling={"times": (1.0, 0.5), "threshold": "static"})
+    own = Cascade([config], [cascade._params[8]], encoder=cascade.encoder)
+    assert [(each.times, each.num_steps) for each in own.settings()] == [((1.0, 0.5), 256)]
+    assert [(each.times, each.num_steps) for each in own.settings(steps=5)] == [((), 5)]
 
 
 def test_negative_prompts_change_the_image_each_its_own(cascade):
@@ -133,12 +141,35 @@ def test_autoguidance_by_the_same_parameters_is_no_guidance_and_by_others_is(fol
     assert np.abs(cascade(PROMPTS, stop_at=8, guidance=4.0, weak=weaker).astype(int) - same).max() > 1
 
 
-def test_autoguidance_by_another_network_is_refused(cascade):
-    other = Cascade(
-        [dataclasses.replace(cascade.configs[0], prediction="x")], [cascade._params[8]], encoder=cascade._encoder
-    )
-    with pytest.raises(InputError, match=r"stage of 8 px is another network.*same model, schedule, prediction"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": "x"}, "stage of 8 px has another prediction: 'x' in place of 'v'"),
+        ({"schedule": "linear"}, "another schedule"),
+    ],
+)
+def test_autoguidance_by_another_network_is_refused(cascade, changes, message):
+    other = Cascade([dataclasses.replace(cascade.configs[0], **changes)], [cascade._params[8]], encoder=cascade.encoder)
+    with pytest.raises(InputError, match=message):
         cascade(PROMPTS, guidance=2.0, weak=other)
+
+
+def test_autoguidance_asks_only_for_the_stages_that_it_guides(cascade):
+    model = {**cascade.configs[0].model, "remat": True}
+    base = Cascade(
+        [dataclasses.replace(cascade.configs[0], model=model)], [cascade._params[8]], encoder=cascade.encoder
+    )
+    assert cascade(PROMPTS[:1], stop_at=8, guidance=2.0, weak=base).shape == (1, 8, 8, 3)
+    with pytest.raises(InputError, match="no stage of 16 px"):
+        cascade(PROMPTS[:1], guidance=2.0, weak=base)
+
+
+def test_an_augmentation_level_above_training_is_refused(cascade):
+    configs = [dataclasses.replace(config, max_aug_level=0.3) for config in cascade.configs]
+    trained_to = Cascade(configs, list(cascade._params.values()), encoder=cascade.encoder)
+    trained_to.settings(aug_level=0.3)
+    with pytest.raises(InputError, match=r"stage of 16 px: .*up to 0.3, and aug_level = 0.5 is above"):
+        trained_to.settings(aug_level=0.5)
 
 
 def test_no_prompts_is_an_error(cascade):
@@ -196,7 +227,10 @@ def test_evaluate_measures_every_weight(folder):
         (("--prompts_file={folder}/latin1.txt",), "is not UTF-8"),
         (("--prompts_file={folder}/empty.txt",), "is empty"),
         (("--prompt=a", "--steps=many"), "expected whole numbers"),
-        (("--prompt=a", "--guidance_interval=0.2,0.8"), 'expected FROM:TO, such as 0.2:0.8 (got "0.2")'),
+        (
+            ("--prompt=a", "--guidance_interval=low:high"),
+            "--guidance_interval=low:high: expected times such as 0.2:0.8",
+        ),
         (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= from < to <= 1"),
     ],
 )

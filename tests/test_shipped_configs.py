@@ -71,6 +71,28 @@ def test_every_part_of_a_full_size_emoji_run_is_made_without_memory(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 1e7
 
 
+def test_what_a_config_says_of_a_step_reaches_it():
+    config = load("emoji_base", "modern")
+    config.train.accumulate_steps = 4
+    given = build.step(config).keywords
+    assert given["stratified_times"] is True and given["accumulate_steps"] == 4
+    assert build.step(load("emoji_base", "paper")).keywords["stratified_times"] is False
+
+
+@pytest.mark.parametrize(
+    ("prediction", "weighting", "unbounded"),
+    [("x", "eps", True), ("eps", "x", True), ("x", "v", True), ("v", "eps", False), ("x", "edm", False)],
+)
+def test_weights_that_one_end_of_the_noise_levels_would_own_are_refused(prediction, weighting, unbounded):
+    config = load("emoji_base", "demo")
+    config.diffusion.update(prediction=prediction, weighting=weighting)
+    if not unbounded:
+        build.check(config)
+        return
+    with pytest.raises(InputError, match="weights of up to"):
+        build.check(config)
+
+
 def test_the_residual_on_the_low_resolution_input_is_for_predicting_x():
     config = load("emoji_sr1", "demo")
     build.check(config)

@@ -17,9 +17,11 @@ from imagen_jax.registry import lookup
 
 Spacing = Callable[[Schedule, int], np.ndarray]
 
-# EDM's range (arXiv 2206.00364, table 1), in units of a variance-exploding process: above it an image is invisible in
-# the noise, and below it the noise in the image, so that steps there would be lost.
+# EDM's range (arXiv 2206.00364, table 1): above it an image of 64 px is invisible in the noise, and below it the noise
+# in the image, so that steps there would be lost. For us it is a range of times, those of the cosine schedule: one that
+# is shifted for larger images keeps the noisier levels that it was shifted for.
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
+_EDM_TIMES = 2.0 / np.pi * np.arctan([SIGMA_MAX, SIGMA_MIN])
 RHO = 7.0
 
 
@@ -35,20 +37,15 @@ def uniform(schedule: Schedule, num_steps: int) -> np.ndarray:
 
 
 def uniform_logsnr(schedule: Schedule, num_steps: int) -> np.ndarray:
-    """Equal steps in logsnr over EDM's range, as far as the schedule has it (DPM-Solver, arXiv 2206.00927)."""
-    low, high = _edm_range(schedule)
+    """Equal steps in logsnr over EDM's range (DPM-Solver, arXiv 2206.00927)."""
+    low, high = at_times(schedule, _EDM_TIMES)
     return np.linspace(low, high, num_steps).astype(np.float32)
 
 
 def karras(schedule: Schedule, num_steps: int) -> np.ndarray:
     """sigma^(1/rho) in equal steps, with sigma = exp(-logsnr / 2) and rho = 7 (EDM, Eq. 5)."""
-    sigma_max, sigma_min = (np.exp(-0.5 * logsnr) ** (1 / RHO) for logsnr in _edm_range(schedule))
+    sigma_max, sigma_min = np.exp(-0.5 * at_times(schedule, _EDM_TIMES).astype(np.float64)) ** (1 / RHO)
     return (-2.0 * RHO * np.log(np.linspace(sigma_max, sigma_min, num_steps))).astype(np.float32)
-
-
-def _edm_range(schedule: Schedule) -> tuple[float, float]:
-    first, last = at_times(schedule, [1.0, 0.0])
-    return max(float(first), -2.0 * np.log(SIGMA_MAX)), min(float(last), -2.0 * np.log(SIGMA_MIN))
 
 
 def respaced(section_counts: Sequence[int], num_timesteps: int = 1000) -> Spacing:

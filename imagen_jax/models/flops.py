@@ -109,10 +109,14 @@ def _convolution(equation: JaxprEqn) -> int:
 
 
 def _reduction(equation: JaxprEqn) -> int:
+    if not _is_floating(equation.invars[0]):
+        return 0
     return _size(equation.invars[0]) - _size(equation.outvars[0])
 
 
 def _window_reduction(equation: JaxprEqn) -> int:
+    if not _is_floating(equation.invars[0]):
+        return 0
     return _size(equation.outvars[0]) * (math.prod(equation.params["window_dimensions"]) - 1)
 
 
@@ -125,7 +129,7 @@ def _longest_branch(equation: JaxprEqn) -> int:
 
 
 def _scatter_add(equation: JaxprEqn) -> int:
-    return _size(equation.invars[2])
+    return _size(equation.invars[2]) if _is_floating(equation.invars[2]) else 0
 
 
 _RULES: Mapping[str, Callable[[JaxprEqn], int]] = {

@@ -1,39 +1,20 @@
-"""A cascade of stages, and the folder that it is kept in. The only place that knows there are several.
-
-CASCADE/cascade.json            the order of the stages
-CASCADE/text_encoder/           see text.encoder
-CASCADE/<stage>/config.json     network, diffusion, sizes, default sampling settings
-CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
-"""
+"""A cascade of stages. The only place that knows there are several; `folder` is where it is kept."""
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.flax import load_file, save_file
 
 from imagen_jax.errors import InputError
-from imagen_jax.files import read_json, write_json
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.images import to_uint8
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Against, Stage
-from imagen_jax.text.encoder import load_encoder
 from imagen_jax.types import Params
-
-_FORMAT_VERSION = 1
-_INDEX, _CONFIG, _WEIGHTS, _ENCODER = "cascade.json", "config.json", "ema.safetensors", "text_encoder"
-# A `StageConfig` in the workdir of a training run.
-STAGE_FILE = "stage.json"
-_EXPORTED = "a folder written by python -m imagen_jax.export"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +26,7 @@ class StageConfig:
       model: name and keyword arguments of the network.
       image_size, low_res_size: pixels; low_res_size is None for the base.
       schedule, prediction: see `diffusion`.
+      max_aug_level: the highest augmentation level that it was trained with.
       max_tokens, text_width: L and D of the text it was trained with.
       encoder_name, encoder_fingerprint: of the text encoder; text_encoder: its folder while training.
       source: the data it was trained on.
@@ -65,6 +47,7 @@ class StageConfig:
     text_encoder: str
     source: str
     sampling: Mapping[str, Any]
+    max_aug_level: float = 1.0
     step: int = 0
 
 
@@ -82,17 +65,18 @@ class Cascade:
     Attributes:
       stages: `Stage`s by image size, ascending.
       configs: their `StageConfig`s.
+      encoder: of prompts.
     """
 
     def __init__(
         self, configs: Sequence[StageConfig], params: Sequence[Params], encoder: TextEncoder, *, name: str = "cascade"
     ):
         """Raises InputError where the stages' sizes don't chain."""
-        _check_chain(configs, name)
+        check_chain(configs, name)
         self.configs = tuple(configs)
         self.stages = {config.image_size: make_stage(config) for config in configs}
         self._params = dict(zip(self.stages, params, strict=True))
-        self._encoder = encoder
+        self.encoder = encoder
 
     def __call__(self, prompts: Sequence[str], *, seed: int = 0, **kwargs: Any) -> np.ndarray:
         """Prompts -> uint8 [N,H,W,3] of the last stage run; keyword arguments as in `sample`."""
@@ -136,14 +120,16 @@ class Cascade:
         if stop_at is not None and stop_at not in self.stages:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
         settings = self.settings(**overrides)
-        self._check_against(negative_prompts, weak, settings)
-        text = self._encoder.encode(list(prompts))
-        negative = None
-        if negative_prompts is not None:
-            each = [negative_prompts] * len(prompts) if isinstance(negative_prompts, str) else list(negative_prompts)
-            if len(each) != len(prompts):
-                raise InputError(f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(each)})")
-            negative = self._encoder.encode(each)
+        if isinstance(negative_prompts, str):
+            negative_prompts = [negative_prompts] * len(prompts)
+        if negative_prompts is not None and len(negative_prompts) != len(prompts):
+            raise InputError(
+                f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(negative_prompts)})"
+            )
+        last = list(self.stages).index(stop_at) if stop_at is not None else len(self.stages) - 1
+        self._check_against(negative_prompts, weak, settings[: last + 1])
+        text = self.encoder.encode(list(prompts))
+        negative = None if negative_prompts is None else self.encoder.encode(list(negative_prompts))
         base_key = jax.random.key(seed)
         indices = np.arange(len(prompts))
         result: dict[int, np.ndarray] = {}
@@ -158,11 +144,11 @@ class Cascade:
                 low_res=low_res,
                 settings=settings[number],
                 negative=negative,
-                weak_params=weak._params[size] if weak else None,
+                weak_params=weak._params[size] if weak and settings[number].guided else None,
                 batch_size=batch_size,
             )
             result[size] = to_uint8(low_res)
-            if size == stop_at:
+            if number == last:
                 break
         return result
 
@@ -185,10 +171,20 @@ class Cascade:
                 given[name] = _one_each(name, value, len(self.configs))
         if given.keys() & {"num_steps", "spacing"}:
             given.setdefault("times", [()] * len(self.configs))
-        return [
-            dataclasses.replace(stage.settings, **{name: values[number] for name, values in given.items()})
-            for number, stage in enumerate(self.stages.values())
-        ]
+        result = []
+        for number, (config, stage) in enumerate(zip(self.configs, self.stages.values(), strict=True)):
+            own = {name: values[number] for name, values in given.items()}
+            try:
+                result.append(dataclasses.replace(stage.settings, **own))
+                stage.noise_levels(result[-1])
+            except InputError as error:
+                raise InputError(f"stage of {config.image_size} px: {error}") from None
+            if config.low_res_size and result[-1].aug_level > config.max_aug_level:
+                raise InputError(
+                    f"stage of {config.image_size} px: it was trained with augmentation levels of up to "
+                    f"{config.max_aug_level:g}, and aug_level = {result[-1].aug_level:g} is above"
+                )
+        return result
 
     def _check_against(self, negative: Any, weak: "Cascade | None", settings: Sequence[SamplingSettings]) -> None:
         if negative is not None and weak is not None:
@@ -200,17 +196,28 @@ class Cascade:
             )
         if weak is None:
             return
-        for config in self.configs:
+        for config, used in zip(self.configs, settings, strict=False):
             other = next((other for other in weak.configs if other.image_size == config.image_size), None)
-            if other is None or any(getattr(config, name) != getattr(other, name) for name in _SAME_NETWORK):
-                raise InputError(
-                    f"the weak cascade's stage of {config.image_size} px is {'absent' if other is None else 'another'} "
-                    f"network; autoguidance needs the same {', '.join(_SAME_NETWORK)}"
-                )
+            if not used.guided:
+                continue
+            if other is None:
+                raise InputError(f"the weak cascade has no stage of {config.image_size} px; autoguidance needs one")
+            for what, (mine, theirs) in _compared(config, other).items():
+                if mine != theirs:
+                    raise InputError(
+                        f"the weak cascade's stage of {config.image_size} px has another {what}: {theirs!r} in place "
+                        f"of {mine!r}; autoguidance needs the same network, trained less"
+                    )
 
 
-# What two sets of parameters must share to be one network's.
-_SAME_NETWORK = ("model", "schedule", "prediction", "max_tokens", "encoder_fingerprint")
+def _compared(a: StageConfig, b: StageConfig) -> dict[str, tuple[Any, Any]]:
+    """What two sets of parameters of one network share."""
+    fields = ("schedule", "prediction", "max_tokens", "encoder_fingerprint")
+    # How a network is computed is no part of what it is.
+    mine, theirs = ({**config.model, "dtype": None, "remat": None} for config in (a, b))
+    return {"model": (mine, theirs), **{field: (getattr(a, field), getattr(b, field)) for field in fields}}
+
+
 _ALIASES = {"guidance": "guidance_weight", "steps": "num_steps"}
 # Settings whose one value is itself a sequence.
 _SEQUENCES = ("times", "guidance_interval")
@@ -238,92 +245,8 @@ def make_stage(config: StageConfig) -> Stage:
     )
 
 
-def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path) -> None:
-    """Writes a cascade folder, whole or not at all.
-
-    Raises:
-      InputError: see `check_can_write`.
-    """
-    check_can_write(out, configs)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    shutil.copytree(encoder_folder, partial / _ENCODER)
-    for config, tree in zip(configs, params, strict=True):
-        folder = partial / config.name
-        folder.mkdir()
-        write_json(folder / _CONFIG, dataclasses.asdict(config))
-        flat = flatten_dict(dict(tree), sep="/")
-        save_file({name: jnp.asarray(array) for name, array in flat.items()}, str(folder / _WEIGHTS))
-    index = {"format_version": _FORMAT_VERSION, "stages": [config.name for config in configs]}
-    write_json(partial / _INDEX, index)
-    partial.rename(out)
-
-
-def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
-    """What can be checked before any weights are read.
-
-    Raises:
-      InputError: `out` exists, or the stages don't fit each other.
-    """
-    _check_chain(configs, str(out))
-    if out.exists():
-        raise InputError(f'"{out}" exists; choose another --out, or delete it')
-
-
-def load_cascade(folder: str | Path) -> Cascade:
-    """Loads a cascade folder onto this process's default device.
-
-    Raises:
-      InputError: something is missing or damaged; the message says what, and where it comes from.
-    """
-    folder = Path(folder)
-    index = read_json(folder / _INDEX, expected=_EXPORTED)
-    if index.get("format_version") != _FORMAT_VERSION:
-        raise InputError(
-            f'"{folder}" is a cascade of format {index.get("format_version")}; this version reads {_FORMAT_VERSION}'
-        )
-    names = index.get("stages")
-    if not isinstance(names, list) or not names:
-        raise InputError(f'"{folder / _INDEX}" lists no stages; expected {_EXPORTED}')
-    configs = [read_stage_config(folder / name / _CONFIG) for name in names]
-    _check_chain(configs, str(folder))
-    encoder = load_encoder(folder / _ENCODER, max_length=configs[0].max_tokens)
-    if encoder.fingerprint != configs[0].encoder_fingerprint:
-        raise InputError(
-            f'the encoder in "{folder / _ENCODER}" is {encoder.name}, but the stages were trained with '
-            f"{configs[0].encoder_name}; export the cascade again"
-        )
-    params = [_load_params(folder / name / _WEIGHTS) for name in names]
-    return Cascade(configs, params, encoder, name=str(folder))
-
-
-def read_stage_config(path: Path) -> StageConfig:
-    """A `StageConfig` from its JSON file.
-
-    Raises:
-      InputError: it is missing, damaged, or describes what this version can't build.
-    """
-    values = read_json(path, expected=_EXPORTED if path.name == _CONFIG else "the workdir of a training run")
-    try:
-        config = StageConfig(**values)
-        make_stage(config)
-    except (TypeError, ValueError) as error:
-        raise InputError(f'"{path}" is no config of a stage: {error}') from error
-    return config
-
-
-def _load_params(path: Path) -> Params:
-    if not path.is_file():
-        raise InputError(f'"{path}" is missing; write the cascade again with python -m imagen_jax.export')
-    try:
-        flat = load_file(str(path))
-    except SafetensorError as error:
-        raise InputError(f'"{path}" is damaged ({error}); write the cascade again') from error
-    return unflatten_dict(flat, sep="/")
-
-
-def _check_chain(configs: Sequence[StageConfig], name: str) -> None:
+def check_chain(configs: Sequence[StageConfig], name: str) -> None:
+    """Raises InputError where the stages of the cascade called `name` don't fit each other."""
     if not configs:
         raise InputError(f"{name}: a cascade needs at least one stage")
     before: int | None = None

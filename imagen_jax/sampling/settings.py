@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from imagen_jax.diffusion.samplers import SAMPLERS, check_steps
+from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.spacings import SPACINGS, check_times
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
@@ -54,7 +54,8 @@ class SamplingSettings:
             # Lists out of JSON; hashable, because a program is compiled for each value.
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         check_times(self.times)
-        check_steps(self.sampler, len(self.times) or self.num_steps)
+        if self.num_steps < 1:
+            raise InputError(f"sampling steps must be at least 1 (got {self.num_steps})")
         if len(self.guidance_interval) != 2 or not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
             raise InputError(
                 f"guidance_interval must be two times, 0 <= from < to <= 1, such as (0.2, 0.8); (0, 1) is everywhere "

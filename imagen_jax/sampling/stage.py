@@ -10,10 +10,11 @@ import numpy as np
 from flax import linen as nn
 
 from imagen_jax.diffusion import augment, denoise, guidance
-from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser
+from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser, check_levels
 from imagen_jax.diffusion.schedules import make_schedule
 from imagen_jax.diffusion.spacings import at_times, noise_levels
 from imagen_jax.diffusion.threshold import THRESHOLDS
+from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.types import DenoiseFn, Params
@@ -58,12 +59,28 @@ class Stage:
         """logsnr [N] at which the network is evaluated.
 
         Raises:
-          InputError: the spacing has another number of steps.
+          InputError: the settings don't fit each other or the schedule: steps and spacing, sampler and levels, or a
+            guidance interval that holds none of the levels.
         """
         settings = settings or self.settings
-        return noise_levels(
+        logsnrs = noise_levels(
             self._schedule, num_steps=settings.num_steps, spacing=settings.spacing, times=settings.times
         )
+        check_levels(settings.sampler, logsnrs)
+        low, high = self._guided_levels(settings)
+        if settings.guided and not np.any((low <= logsnrs) & (logsnrs <= high)):
+            raise InputError(
+                f"guidance_interval = {settings.guidance_interval} holds none of the {len(logsnrs)} noise levels; "
+                "widen it, take more steps, or set the guidance weight to 1"
+            )
+        return logsnrs
+
+    def _guided_levels(self, settings: SamplingSettings) -> tuple[float, float]:
+        """The interval of guidance in logsnr: from, to."""
+        if settings.guidance_interval == (0.0, 1.0):
+            return -np.inf, np.inf
+        high, low = at_times(self._schedule, settings.guidance_interval)
+        return float(low), float(high)
 
     def sample(
         self,
@@ -92,7 +109,7 @@ class Stage:
           [B,H,W,3] float32 in [-1, 1].
 
         Raises:
-          InputError: the step spacing has another number of steps.
+          InputError: see `noise_levels`.
         """
         assert (low_res is None) == (self.low_res_size is None), "low_res is for super-resolution stages"
         settings = settings or self.settings
@@ -162,7 +179,4 @@ class Stage:
             pair = {name: jnp.concatenate([value, other[name]]) for name, value in conditioning.items()}
             guided = guidance.classifier_free(network(params, pair), **extrapolation)
         guided = threshold(guided)
-        if settings.guidance_interval == (0.0, 1.0):
-            return guided
-        logsnr_max, logsnr_min = at_times(self._schedule, settings.guidance_interval)
-        return guidance.WithinInterval(guided, plain, float(logsnr_min), float(logsnr_max))
+        return guidance.WithinInterval(guided, plain, *self._guided_levels(settings))

@@ -198,8 +198,8 @@ def test_a_multistep_solver_is_diffusers(name, spacing, num_steps):
     [
         ({"timestep_spacing": "leading"}, TOLERANCE),
         ({"use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 80.0}, TOLERANCE),
-        # From timestep 999 on, where z / alpha is 20,291 times z: what rounds off there is 1e-3 of a z / alpha of size
-        # 1. Both are 6e-4 from float64, to which theirs can't be set: its step casts z / alpha to float32.
+        # From timestep 999 on, where z / alpha is 20,291 times z. Theirs is up to 6e-4 from float64, to which it can't
+        # be set: its step casts z / alpha to float32. Ours has to agree with float64, below.
         ({"timestep_spacing": "linspace"}, 1e-3),
         ({"timestep_spacing": "trailing"}, 1e-3),
     ],
@@ -218,9 +218,9 @@ def test_eulers_method_is_diffusers(levels, tolerance, num_steps):
         ({"timestep_spacing": "leading"}, np.float32, TOLERANCE),
         ({"timestep_spacing": "leading", "use_karras_sigmas": True}, np.float32, TOLERANCE),
         # From timestep 999 on, the difference of the first two slopes is multiplied by 10,000: their float32 is up to
-        # 4e-2 from their float64, and our float32 1.1e-4.
-        ({"timestep_spacing": "linspace"}, np.float64, 3e-4),
-        ({"timestep_spacing": "trailing"}, np.float64, 3e-4),
+        # 4e-2 from their float64.
+        ({"timestep_spacing": "linspace"}, np.float64, 1e-4),
+        ({"timestep_spacing": "trailing"}, np.float64, 1e-4),
     ],
 )
 def test_heuns_method_is_diffusers(levels, dtype, tolerance, num_steps):
@@ -234,6 +234,20 @@ def test_heuns_method_is_diffusers(levels, dtype, tolerance, num_steps):
 
 
 @pytest.mark.parametrize("num_steps", STEPS)
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_eulers_method_from_pure_noise_is_that_of_float64(spacing, num_steps):
+    scheduler = diffusers.EulerDiscreteScheduler(**SCHEDULE, timestep_spacing=spacing)
+    scheduler.set_timesteps(num_steps)
+    logsnrs = at_sigmas(scheduler.sigmas[:-1]).astype(np.float64)
+    sigmas, alphas = np.exp(-0.5 * logsnrs), np.sqrt(1 / (1 + np.exp(-logsnrs)))
+    y, trajectory = Z_INIT.astype(np.float64) / alphas[0], []
+    for sigma, sigma_next, alpha, logsnr in zip(sigmas, [*sigmas[1:], 0.0], alphas, logsnrs, strict=True):
+        trajectory.append(alpha * y)
+        y = y + (sigma_next - sigma) * (y - x_hat(np, alpha * y, np.full(B, logsnr))) / sigma
+    assert_same(ours("euler", logsnrs.astype(np.float32)), np.stack([*trajectory, y]))
+
+
+@pytest.mark.parametrize("num_steps", STEPS)
 def test_spacings_are_diffusers(num_steps):
     def scheduler(**settings):
         made = diffusers.EulerDiscreteScheduler(**SCHEDULE, **settings)
@@ -243,7 +257,9 @@ def test_spacings_are_diffusers(num_steps):
     def levels(name):
         return SPACINGS[name](discrete_cosine, num_steps)
 
-    edm: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 80.0}
+    # The same range of times in both; this schedule is less clean at the end than the one that EDM's range is of.
+    sigma_max, sigma_min = np.exp(-0.5 * levels("karras")[[0, -1]]).tolist()
+    edm: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     trailing = scheduler(timestep_spacing="trailing").timesteps
     np.testing.assert_allclose(levels("uniform"), at_timesteps(trailing), rtol=0, atol=1e-5)
     karras = scheduler(use_karras_sigmas=True, **edm).sigmas[:-1]

@@ -60,6 +60,11 @@ def test_a_matrix_product_counts_a_multiply_add_as_two_and_its_gradients_twice_a
     assert count_flops(with_gradients(jnp.matmul), x, w, g) == 3 * 2 * 7 * 5 * 3
 
 
+def test_counting_truth_values_is_no_floating_point_operation():
+    assert count_flops(lambda x: jnp.sum(x < 0.0), array(1000)) == 0
+    assert count_flops(jnp.sum, array(1000)) == 999
+
+
 STRIDED = partial(convolution, strides=(2, 2))
 DILATED = partial(convolution, padding=((2, 1), (0, 3)), lhs_dilation=(2, 3), rhs_dilation=(2, 1))
 GROUPED = partial(convolution, feature_group_count=2)

@@ -101,14 +101,60 @@ def test_another_guidance_weight_is_the_same_program():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_draws_what_the_network_is_certain_of(name):
-    np.testing.assert_allclose(sample(make_stage(sampler=name, num_steps=4)), 0.25, atol=1e-5)
+    np.testing.assert_allclose(sample(make_stage(sampler=name, num_steps=4, spacing="karras")), 0.25, atol=1e-5)
 
 
-def test_a_samplers_own_settings_reach_it():
-    for name, setting in (("ddpm", "gamma"), ("ddim", "eta")):
-        own: dict[str, Any] = {setting: 0.7}
-        assert SamplingSettings(sampler=name, **own).sampler_settings() == own
-    assert SamplingSettings(sampler="unipc").sampler_settings() == {}
+class HalfOfTheNoise:
+    """Predicts x: half of z, and a tenth of the text's mean at every other row."""
+
+    def apply(self, variables, z, logsnr, *, text_emb, text_mask):
+        rows = (jnp.arange(z.shape[1]) % 2)[None, :, None, None]
+        return 0.5 * z + 0.1 * rows * jnp.mean(text_emb, axis=(1, 2))[:, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("common", "one", "other"),
+    [
+        ({"sampler": "ddpm"}, {"gamma": 0.0}, {"gamma": 1.0}),
+        ({"sampler": "ddim"}, {"eta": 0.0}, {"eta": 1.0}),
+        ({}, {"sampler": "ddim"}, {"sampler": "dpmpp_2m"}),
+        ({}, {"spacing": "uniform"}, {"spacing": "karras"}),
+        ({}, {"num_steps": 4}, {"times": (1.0, 0.6, 0.2)}),
+        ({"guidance_weight": 8.0}, {"guidance_rescale": 0.0}, {"guidance_rescale": 1.0}),
+        ({"guidance_weight": 8.0}, {"guidance_interval": (0.0, 1.0)}, {"guidance_interval": (0.0, 0.3)}),
+    ],
+)
+def test_every_setting_reaches_the_image(common, one, other):
+    network: Any = HalfOfTheNoise()
+
+    def image(changed):
+        settings = SamplingSettings(**{"sampler": "ddim", "num_steps": 4, "threshold": "none"} | common | changed)
+        stage = Stage(network, image_size=8, low_res_size=None, schedule="cosine", prediction="x", settings=settings)
+        return sample(stage)
+
+    assert np.abs(image(one) - image(other)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampler": "unipc", "num_steps": 1}, r'"unipc" needs at least 2 sampling steps \(got 1\)'),
+        ({"sampler": "dpmpp_2m", "times": (1.0,)}, r'"dpmpp_2m" needs at least 2 sampling steps \(got 1\)'),
+        ({"spacing": "if_fast27", "num_steps": 16}, r"list of 27 steps; use that many \(got 16\)"),
+        ({"times": (0.5, 0.1)}, r"almost pure noise.*begin the times at 1"),
+        (
+            {"guidance_weight": 2.0, "guidance_interval": (0.8, 0.9), "num_steps": 4},
+            r"guidance_interval = \(0.8, 0.9\) holds none of the 4 noise levels",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_or_the_schedule_are_an_error(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_stage(**settings).noise_levels()
+
+
+def test_an_interval_without_a_level_is_no_error_where_nothing_is_guided():
+    assert len(make_stage(guidance_interval=(0.8, 0.9), num_steps=4).noise_levels()) == 4
 
 
 def test_explicit_times_are_the_levels():
