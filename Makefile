@@ -14,9 +14,9 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done)
 
-EXTRAS_test := test,demo
+EXTRAS_test := test,demo,benchmarks
 EXTRAS_demo := demo
-EXTRAS_parity := test,demo,parity
+EXTRAS_parity := test,demo,benchmarks,parity
 EXTRAS_benchmarks := demo,benchmarks
 
 help: ## list the targets
