@@ -15,7 +15,7 @@ RECIPES = ("paper", "modern", "demo")
 _INTRODUCTION = """# Two recipes and their samplers
 
 Written by `make recipes` (two CPU cores). It trains configs/emoji_base.py with the variants `:paper` and `:modern`
-(configs/recipes.py), both for 5,000 steps of 32 images, and samples {num_samples} training captions (16 px) with the
+(configs/recipes.py), both for 3,000 steps of 32 images, and samples {num_samples} training captions (16 px) with the
 same noise at every point. Beside them `:demo`, which predicts x: 2,200 steps.
 
 *Names right*: the sample's nearest training image has the caption's own name. *Colour distance*: the Frechet distance,
@@ -28,6 +28,7 @@ _METRICS = {"names_right": "names right, %", "colour_distance": "colour distance
 def write(work: Path, docs: Path, *, null: float, num_samples: int) -> None:
     """Writes all three files and prints where they are."""
     points = {recipe: _read_points(work / recipe / "points") for recipe in RECIPES}
+    docs.mkdir(parents=True, exist_ok=True)
     _plot(points, null, docs / "recipes.png")
     grids = {recipe: json.loads((work / recipe / "grid.json").read_text("utf-8")) for recipe in RECIPES}
     pictures = [np.array(image, np.uint8) for recipe in RECIPES for image in grids[recipe]["images"]]
@@ -56,11 +57,12 @@ def _samplers(points: list[dict[str, Any]]) -> list[str]:
 def _plot(points: dict[str, list[dict[str, Any]]], null: float, path: Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, len(RECIPES), sharex=True, sharey="row")
+    colours = {name: f"C{number}" for number, name in enumerate(_samplers(sum(points.values(), [])))}
     for row, (metric, label) in zip(axes, _METRICS.items(), strict=True):
         for axis, recipe in zip(row, RECIPES, strict=True):
             for sampler in _samplers(points[recipe]):
                 x, y = zip(*_curve(points[recipe], sampler, "evaluations", metric), strict=True)
-                axis.plot(x, y, marker="o", markersize=4, label=sampler)
+                axis.plot(x, y, marker="o", markersize=4, color=colours[sampler], label=sampler)
             axis.set_xscale("log", base=2)
             axis.set_xticks([4, 8, 16, 32, 64, 128, 256], ["4", "8", "16", "32", "64", "128", "256"])
             axis.grid(alpha=0.3)
