@@ -57,7 +57,8 @@ def _samplers(points: list[dict[str, Any]]) -> list[str]:
 def _plot(points: dict[str, list[dict[str, Any]]], null: float, path: Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, len(RECIPES), sharex=True, sharey="row")
-    colours = {name: f"C{number}" for number, name in enumerate(_samplers(sum(points.values(), [])))}
+    everywhere = _samplers([point for recipe in RECIPES for point in points[recipe]])
+    colours = {name: f"C{number}" for number, name in enumerate(everywhere)}
     for row, (metric, label) in zip(axes, _METRICS.items(), strict=True):
         for axis, recipe in zip(row, RECIPES, strict=True):
             for sampler in _samplers(points[recipe]):
