@@ -5,7 +5,7 @@ python -m benchmarks.recipes            2 hours on two cores; interrupted, it go
 Trains configs/emoji_base.py:paper and :modern, samples both with every sampler at 4 to 256 steps, and writes tables,
 a plot and pictures: docs/recipes.md, recipes.png and recipes_grid.png. For each point: how many of the samples' nearest
 training images have the caption's own name, and the Frechet distance of the colours of 4 x 4 cells between samples and
-their captions' own images. Beside them the demo's own recipe, trained for less than half as long, with two samplers.
+their captions' own images. Beside them the demo's own recipe, with two samplers.
 """
 
 import subprocess

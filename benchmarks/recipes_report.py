@@ -14,9 +14,9 @@ GRID_COLUMNS = 8
 RECIPES = ("paper", "modern", "demo")
 _INTRODUCTION = """# Two recipes and their samplers
 
-Written by `make recipes` (two CPU cores). It trains configs/emoji_base.py with the variants `:paper` and `:modern`
-(configs/recipes.py), both for 3,000 steps of 32 images, and samples {num_samples} training captions (16 px) with the
-same noise at every point. Beside them `:demo`, which predicts x: 2,200 steps.
+Written by `make recipes` (two CPU cores). It trains configs/emoji_base.py with the variants `:paper`, `:modern`
+(configs/recipes.py) and `:demo`, which predicts x, for 2,200 steps of 32 images each, and samples {num_samples}
+training captions (16 px) with the same noise at every point.
 
 *Names right*: the sample's nearest training image has the caption's own name. *Colour distance*: the Frechet distance,
 times 1000, of the mean colours of 4 x 4 cells between the samples and their captions' own images; between two halves of
