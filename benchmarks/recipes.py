@@ -30,7 +30,6 @@ from imagen_jax.sampling.images import to_uint8
 _WORK = flags.DEFINE_string("work", "runs/recipes", "Folder of the trainings, and of what was measured.")
 _RECIPES = flags.DEFINE_list("recipes", list(recipes_report.RECIPES), "Which to train and measure.")
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of the report.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 128, "Captions a point.", lower_bound=4)
 
 SOURCE = "emoji/food:train"
 ENCODER, TEXT = "demo/encoder", "demo/text"  # where the configs look for them
@@ -46,6 +45,7 @@ SAMPLERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 OF_DEMO = ("ddpm", "dpmpp_2m")
 BASE_SIZE = 16
+NUM_SAMPLES = 128  # captions a point
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
                     write_json(path, _measure(cascade, data, real, **point))
                 logging.info("%s: %s", recipe, " ".join(path.read_text(encoding="utf-8").split()))
     if all((work / recipe / "points").is_dir() for recipe in recipes_report.RECIPES):
-        recipes_report.write(work, Path(_DOCS.value), null=_null(real), num_samples=_NUM_SAMPLES.value)
+        recipes_report.write(work, Path(_DOCS.value), null=_null(real), num_samples=NUM_SAMPLES)
 
 
 def _train(recipe: str, folder: Path) -> Path:
@@ -88,14 +88,14 @@ def _run(command: str, *arguments: str) -> None:
 
 def _chosen(data: Any) -> np.ndarray:
     """The same captions at every point."""
-    return np.sort(np.random.default_rng(0).permutation(len(data))[: _NUM_SAMPLES.value])
+    return np.sort(np.random.default_rng(0).permutation(len(data))[:NUM_SAMPLES])
 
 
 def _measure(cascade: Cascade, data: Any, real: np.ndarray, **settings: Any) -> dict[str, Any]:
     chosen, captions = _chosen(data), data.captions()
     names = [data[index]["name"] for index in range(len(data))]
     prompts = [captions[index] for index in chosen]
-    images = cascade(prompts, seed=0, batch_size=_NUM_SAMPLES.value, **settings)
+    images = cascade(prompts, seed=0, batch_size=NUM_SAMPLES, **settings)
     # Nothing of a point's program is of use to the next one.
     jax.clear_caches()
     return {
@@ -108,7 +108,7 @@ def _measure(cascade: Cascade, data: Any, real: np.ndarray, **settings: Any) -> 
 
 
 def _null(real: np.ndarray) -> float:
-    """The distance between two halves of the real images: what a perfect sampler would be expected to have."""
+    """Between two halves of the real images: samples that follow their captions are nearer to these captions' own."""
     order = np.random.default_rng(1).permutation(len(real))
     half = len(real) // 2
     return frechet_distance(cell_colours(real[order[:half]]), cell_colours(real[order[half : 2 * half]]))
