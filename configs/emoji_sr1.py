@@ -3,8 +3,8 @@
     :demo  16 -> 64 px, for 2 CPU cores
            python -m imagen_jax.train --config=configs/emoji_sr1.py:demo --workdir=demo/sr1
     :paper, :modern
-           the demo's with those recipes (configs/recipes.py). Pictures stay grainy: eps and v must give back the
-           noise of 2 x 2 pixels, which the demo's 16 channels can't carry through the first strided convolution
+           the demo's with those recipes (configs/recipes.py). After 500 steps :modern is grainy: eps and v must give
+           back the noise of 2 x 2 pixels, which 16 channels can't carry through the first strided convolution
            (--config.model.channels=32: less so, at 3 times the cost); the paper's 128 channels can
     :full  64 -> 256 px, for an accelerator
            python -m imagen_jax.train --config=configs/emoji_sr1.py:full --workdir=runs/emoji/sr1

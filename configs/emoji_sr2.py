@@ -3,9 +3,8 @@
 :demo  64 -> 256 px, on crops of 64 px, for 2 CPU cores
        python -m imagen_jax.train --config=configs/emoji_sr2.py:demo --workdir=demo/sr2
 :paper, :modern
-       the demo's with those recipes (configs/recipes.py). Pictures stay grainy: eps and v must give back the
-       noise of 2 x 2 pixels, which the demo's 16 channels can't carry through the first strided convolution
-       (--config.model.channels=32: less so, at 3 times the cost); the paper's 128 channels can
+       the demo's with those recipes (configs/recipes.py); not trained by us yet. emoji_sr1.py says why 16 channels
+       are few for them
 :full  256 -> 1024 px, on crops of 256 px, for an accelerator; it wants a text store of emoji/1024:train
        python -m imagen_jax.train --config=configs/emoji_sr2.py:full --workdir=runs/emoji/sr2
 """
