@@ -21,6 +21,9 @@ from ml_collections.config_flags import config_flags
 from imagen_jax.errors import EXIT_BAD_INPUT, InputError
 from imagen_jax.registry import did_you_mean
 
+# A flag that a function below defines belongs to the main that calls it, whose --help lists it.
+flags.disclaim_key_flags()
+
 _EXIT_CRASH = 1
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
 _XLA_CACHE = "~/.cache/imagen_jax/xla"
@@ -321,3 +324,33 @@ def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> list[Any
         given = ",".join(flag.value)
         raise InputError(f"--{flag.name}={given}: expected {_EXPECTED[parse]} separated by commas") from None
     return values[0] if len(values) == 1 else values
+
+
+def define_encoder_flags() -> Callable[[], dict[str, Any]]:
+    """Defines --encoder_dtype, --encoder_devices and --encoder_shards, of a main that runs the text encoder.
+
+    Returns:
+      A function that reads them, as keyword arguments of `load_encoder`. It raises InputError for devices that aren't
+      there.
+    """
+    dtype = flags.DEFINE_enum("encoder_dtype", "float32", ["float32", "bfloat16"], "What the text encoder computes in.")
+    devices = flags.DEFINE_list(
+        "encoder_devices", None, "cpu, or numbers of devices, for the text encoder; default: as few as hold it."
+    )
+    shards = flags.DEFINE_integer(
+        "encoder_shards", None, "Devices that share one copy of its weights; default: as few as hold it.", lower_bound=1
+    )
+    return lambda: {"dtype": dtype.value, "devices": _devices(devices), "shards": shards.value}
+
+
+def _devices(flag: flags.FlagHolder) -> list[Any] | None:
+    if flag.value is None:
+        return None
+    if flag.value == ["cpu"]:
+        return jax.local_devices(backend="cpu")[:1]
+    there = {str(device.id): device for device in jax.local_devices()}
+    if unknown := [number for number in flag.value if number not in there]:
+        raise InputError(
+            f"--{flag.name}={','.join(flag.value)}: no device {unknown[0]}; expected cpu, or some of {', '.join(there)}"
+        )
+    return [there[number] for number in flag.value]

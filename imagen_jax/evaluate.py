@@ -26,6 +26,8 @@ _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.e
 _DATA = flags.DEFINE_string("data", None, "Captions to sample, for example emoji/food:test.", required=True)
 _REFERENCE = flags.DEFINE_string("reference", None, "Images to search; default: what the base stage was trained on.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared data sets are kept.")
+_ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
+_encoder_settings = cli.define_encoder_flags()
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", 128, "Captions, drawn with the seed; at most the data set's.", lower_bound=1
@@ -40,7 +42,7 @@ _GRID_IMAGES = 32
 
 def main() -> None:
     """Samples, measures, writes and prints."""
-    cascade = load_cascade(_CASCADE.value)
+    cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
     source = open_source(_DATA.value, data_dir=_DATA_DIR.value)
     reference_spec = _REFERENCE.value or cascade.configs[0].source
     reference = open_source(reference_spec, data_dir=_DATA_DIR.value)
@@ -52,6 +54,7 @@ def main() -> None:
     names = _names(source, chosen)
     captions = source.captions()
     prompts = [captions[index] for index in chosen]
+    text = cascade.embed(prompts)
 
     weights = cli.one_or_list(_GUIDANCE, float)
     own = cascade.stages[base_size].settings.guidance_weight
@@ -60,7 +63,7 @@ def main() -> None:
         start = time.perf_counter()
         others = [stage.settings.guidance_weight for stage in list(cascade.stages.values())[1:]]
         images = cascade.sample(
-            prompts, seed=_SEED.value, guidance=[weight, *others], stop_at=_STOP_AT.value, batch_size=_BATCH_SIZE.value
+            text, seed=_SEED.value, guidance=[weight, *others], stop_at=_STOP_AT.value, batch_size=_BATCH_SIZE.value
         )
         result: dict[str, Any] = {"guidance": weight, "num_samples": count, "data": _DATA.value}
         result["name_accuracy"] = retrieval.accuracy(images[base_size], names, reference_images, reference_names)

@@ -1,6 +1,9 @@
 """Writes a cascade folder from the workdirs of its stages' training runs.
 
-python -m imagen_jax.export --workdirs=BASE,SR1,SR2 --out=CASCADE [--encoder=DIR]
+python -m imagen_jax.export --workdirs=BASE,SR1,SR2 --out=CASCADE [--encoder=DIR] [--copy_encoder]
+
+An untrained text encoder is copied into the folder. A published one, which may have gigabytes, stays where it is unless
+asked for; the cascade then remembers its folder.
 """
 
 import dataclasses
@@ -11,7 +14,7 @@ from absl import flags
 from imagen_jax import cli
 from imagen_jax.errors import InputError
 from imagen_jax.sampling.folder import STAGE_FILE, check_can_write, read_stage_config, write_cascade
-from imagen_jax.text.encoder import load_encoder
+from imagen_jax.text.encoder import has_weights, identify_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 
 _WORKDIRS = flags.DEFINE_list(
@@ -19,6 +22,7 @@ _WORKDIRS = flags.DEFINE_list(
 )
 _OUT = flags.DEFINE_string("out", None, "The cascade folder to write.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
+_COPY_ENCODER = flags.DEFINE_bool("copy_encoder", False, "Copy the encoder's weights into the cascade's folder.")
 
 
 def main() -> None:
@@ -26,20 +30,25 @@ def main() -> None:
     workdirs, out = [Path(name) for name in _WORKDIRS.value], Path(_OUT.value)
     configs = [read_stage_config(workdir / STAGE_FILE) for workdir in workdirs]
     check_can_write(out, configs)
-    folder = Path(_ENCODER.value or configs[0].text_encoder)
-    encoder = load_encoder(folder)
-    if encoder.fingerprint != configs[0].encoder_fingerprint:
+    if not (_ENCODER.value or configs[0].text_encoder):
         raise InputError(
-            f'the stages were trained with {configs[0].encoder_name}, and "{folder}" is {encoder.name}; name the right '
-            "folder with --encoder"
+            f"training had no text encoder's folder; name that of {configs[0].encoder_name} with --encoder"
+        )
+    folder = Path(_ENCODER.value or configs[0].text_encoder)
+    name, fingerprint = identify_encoder(folder)
+    if fingerprint != configs[0].encoder_fingerprint:
+        raise InputError(
+            f'the stages were trained with {configs[0].encoder_name}, and "{folder}" is {name}; name the right folder '
+            "with --encoder"
         )
     params = []
     for number, workdir in enumerate(workdirs):
         ema_params, step = load_ema_params(workdir)
-        configs[number] = dataclasses.replace(configs[number], step=step)
+        configs[number] = dataclasses.replace(configs[number], step=step, text_encoder=str(folder.resolve()))
         params.append(ema_params)
         print(f"{workdir}: {configs[number].image_size} px, step {step}")
-    write_cascade(out, configs, params, encoder_folder=folder)
+    copied = _COPY_ENCODER.value or not has_weights(folder)
+    write_cascade(out, configs, params, encoder_folder=folder if copied else None)
     print(f"cascade: {out}")
 
 

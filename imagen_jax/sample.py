@@ -3,6 +3,7 @@
 python -m imagen_jax.sample --cascade=CASCADE --prompt="red apple, twemoji style" [--prompt=...] --out=DIR
 
 Writes one PNG an image and stage, a labelled grid of the last stage, and samples.json with prompts, seed and settings.
+The text encoder is loaded for the prompts alone, and freed before the networks are.
 """
 
 import dataclasses
@@ -20,10 +21,18 @@ from imagen_jax.errors import InputError
 from imagen_jax.files import write_json
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.images import labelled_grid, save_png
+from imagen_jax.sampling.prompts import check_prompts, read_prompts_file
+from imagen_jax.text.embeddings import Embeddings
 
 _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
 _PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; repeatable.")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with a prompt a line.")
+_EMBEDDINGS = flags.DEFINE_string(
+    "embeddings", None, "File by --save_embeddings, in place of prompts: no encoder runs."
+)
+_SAVE_EMBEDDINGS = flags.DEFINE_string("save_embeddings", None, "File to write the prompts' embeddings to.")
+_ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
+_encoder_settings = cli.define_encoder_flags()
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0, upper_bound=2**32 - 1)
 _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, for all prompts.")
@@ -56,61 +65,56 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_b
 
 def main() -> None:
     """Samples and prints where the pictures are."""
-    prompts = _read_prompts()
-    cascade = load_cascade(_CASCADE.value)
+    cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
+    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
+    settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
+    prompts = _prompts()
+    if _SAVE_EMBEDDINGS.value:
+        prompts = cascade.embed(prompts)
+        prompts.save(_SAVE_EMBEDDINGS.value)
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
     images = cascade.sample(
         prompts,
         seed=_SEED.value,
         stop_at=_STOP_AT.value,
         negative_prompts=_NEGATIVE_PROMPT.value,
-        weak=load_cascade(_WEAK_CASCADE.value, encoder=cascade.encoder) if _WEAK_CASCADE.value else None,
+        weak=load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None,
         batch_size=_BATCH_SIZE.value,
         **overrides,
     )
+    captions = prompts.captions if isinstance(prompts, Embeddings) else prompts
     for size, batch in images.items():
         for index, image in enumerate(batch):
             save_png(image, out / f"{index:03d}_{size}.png")
     last = list(images.values())[-1]
-    save_png(labelled_grid(list(last), prompts, columns=min(4, len(prompts))), out / "grid.png")
-    settings = zip(cascade.stages, cascade.settings(**overrides), strict=True)
+    save_png(labelled_grid(list(last), captions, columns=min(4, len(captions))), out / "grid.png")
     record = {
         "cascade": _CASCADE.value,
         "seed": _SEED.value,
         "negative_prompt": _NEGATIVE_PROMPT.value,
         "weak_cascade": _WEAK_CASCADE.value,
-        "settings": {str(size): dataclasses.asdict(used) for size, used in settings if size in images},
+        "settings": {str(size): dataclasses.asdict(settings[size]) for size in images},
         "images": [
             {"index": index, "prompt": prompt, "files": [f"{index:03d}_{size}.png" for size in images]}
-            for index, prompt in enumerate(prompts)
+            for index, prompt in enumerate(captions)
         ],
     }
     write_json(out / "samples.json", record)
     print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {out}/grid.png and the PNGs beside it")
 
 
-def _read_prompts() -> list[str]:
-    given, file = _PROMPTS.value, _PROMPTS_FILE.value
-    if bool(given) == bool(file):
-        raise InputError('what to draw? give --prompt="..." (repeatable) or --prompts_file=FILE, one of them')
-    if not file:
-        prompts = given
-    else:
-        path = Path(file)
-        if not path.is_file():
-            raise InputError(f'--prompts_file: no file "{path}"')
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f'--prompts_file: "{path}" is not UTF-8 (byte {error.start}); save it as UTF-8') from None
-        prompts = [line.strip() for line in lines if line.strip()]
-        if not prompts:
-            raise InputError(f'--prompts_file: "{path}" is empty; expected a prompt a line')
-    if any(not prompt.strip() for prompt in prompts):
-        raise InputError("--prompt: a prompt is empty; say what to draw")
-    return list(prompts)
+def _prompts() -> list[str] | Embeddings:
+    given = [flag.value for flag in (_PROMPTS, _PROMPTS_FILE, _EMBEDDINGS) if flag.value]
+    if len(given) != 1:
+        raise InputError(
+            'what to draw? give --prompt="..." (repeatable), --prompts_file=FILE or --embeddings=FILE, one of them'
+        )
+    if _EMBEDDINGS.value:
+        return Embeddings.load(_EMBEDDINGS.value)
+    prompts = read_prompts_file(_PROMPTS_FILE.value) if _PROMPTS_FILE.value else list(_PROMPTS.value)
+    check_prompts(prompts)
+    return prompts
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.files import read_json, write_json, write_text
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.sampling.folder import STAGE_FILE
+from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import loop, parallel
 from imagen_jax.training.checkpoint import has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table
@@ -141,9 +142,10 @@ def _check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
     before = read_json(workdir / STAGE_FILE, expected=run)
     if before["encoder_fingerprint"] != stage.encoder_fingerprint:
         raise InputError(
-            f'"{workdir}" was trained with texts by {before["encoder_name"]} ({before["encoder_fingerprint"][:12]}), '
-            f'and "{config.data.text_store}" is by {stage.encoder_name} ({stage.encoder_fingerprint[:12]}); use '
-            "another --workdir, or that encoder's store"
+            f'"{workdir}" was trained with texts by {before["encoder_name"]}, {describe_width(before["text_width"])} '
+            f'({before["encoder_fingerprint"][:12]}), and "{config.data.text_store}" is by {stage.encoder_name}, '
+            f"{describe_width(stage.text_width)} ({stage.encoder_fingerprint[:12]}); use another --workdir, or that "
+            "encoder's store"
         )
 
 

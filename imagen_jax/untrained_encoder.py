@@ -10,7 +10,8 @@ from absl import flags
 
 from imagen_jax import cli
 from imagen_jax.data.sources import open_source
-from imagen_jax.text.encoder import load_encoder, write_untrained_encoder
+from imagen_jax.text.encoder import load_encoder
+from imagen_jax.text.untrained import write_untrained_encoder
 
 _DATA = flags.DEFINE_string("data", None, "Data set, for example emoji:train or folder/PATH.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)

@@ -1,81 +1,88 @@
 """Text embeddings of a finite data set, computed once and read by index.
 
-A store is a folder: `manifest.json` and an ArrayRecord file with one record an example, the bfloat16 bytes of its
-[n,D] real tokens. Padding is not stored: captions use a tenth of the tokens that there is room for.
+A store is a folder: `manifest.json`, and ArrayRecord files ("shards") of `shard_size` examples each, the last of what
+remains, in the order of the data set. While shards are missing the manifest is named `manifest.partial.json`.
+`text_store_writer` makes it.
+
+An example is one record with its n real tokens; padding is not stored: captions use a tenth of the tokens that there is
+room for. All is little-endian, and n follows from the record's length:
+
+  bfloat16: [n,D] bfloat16; 2D bytes a token.
+  int8:     [n] float32, each token's scale max|x| / 127, then [n,D] int8, round(x / scale); 4 + D bytes a token.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
 import json
 import os
-import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
 from imagen_jax.errors import InputError
 
-_FORMAT_VERSION = 1
-_MANIFEST = "manifest.json"
-_RECORDS = "embeddings.array_record"
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+PARTIAL_MANIFEST = "manifest.partial.json"
+DTYPES = ("bfloat16", "int8")
+DEFAULT_SHARD_SIZE = 8192
 # Up to here a store is held in memory: chosen by us, small beside the pictures that a pipeline holds.
 _IN_MEMORY_BYTES = 256 * 2**20
+# Each open shard is an open file, of which a process often may have 1,024. Opening one again costs half a millisecond.
+_MAX_OPEN_SHARDS = 512
+_OPENING_THREADS = 64  # on a shared file system opening a file is mostly waiting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a store holds: `count` examples of [n,width] `dtype`, n <= max_length; by which encoder, of which data."""
+    """What a store holds: `count` examples of [n,width], n <= max_length; by which encoder, of which data, and how.
+
+    Raises:
+      ValueError: another dtype than `DTYPES`, or a size below 1.
+    """
 
     encoder_name: str
     encoder_fingerprint: str
+    tokenizer_fingerprint: str
+    encoder_dtype: str
     width: int
     max_length: int
     count: int
     source_spec: str
     source_fingerprint: str
     dtype: str = "bfloat16"
-    format_version: int = _FORMAT_VERSION
+    shard_size: int = DEFAULT_SHARD_SIZE
+    format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        for name in ("width", "max_length", "count", "shard_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}; expected at least 1")
 
-def write_text_store(out: str | os.PathLike[str], *, embeddings: Iterable[np.ndarray], manifest: Manifest) -> bool:
-    """Writes a store, whole or not at all.
+    @property
+    def num_shards(self) -> int:
+        """How many files the examples are in."""
+        return -(-self.count // self.shard_size)
 
-    Args:
-      out: the store's folder; is made.
-      embeddings: `manifest.count` arrays [n,D] bfloat16 with 1 <= n <= max_length, in the source's order. Not touched
-        if `out` is already this store.
+    @property
+    def token_bytes(self) -> int:
+        """Of a stored token."""
+        return 2 * self.width if self.dtype == "bfloat16" else 4 + self.width
 
-    Returns:
-      False if `out` was already a store with the same manifest (but for names), True if it was written.
+    def shard_name(self, shard: int) -> str:
+        """The file of shard 0 <= `shard` < num_shards."""
+        return f"embeddings-{shard:05d}-of-{self.num_shards:05d}.array_record"
 
-    Raises:
-      InputError: `out` holds something else.
-      ValueError: `embeddings` don't fit the manifest.
-    """
-    out = Path(out)
-    if _is_same(out, manifest):
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        _write_records(partial / _RECORDS, embeddings, manifest)
-        text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-        (partial / _MANIFEST).write_text(text, encoding="utf-8")
-        try:
-            partial.rename(out)
-        except OSError:  # another process was faster
-            if not _is_same(out, manifest):
-                raise
-            return False
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return True
+    def examples(self, shard: int) -> range:
+        """The indices of the examples in shard 0 <= `shard` < num_shards."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.count))
 
 
 class TextStore:
@@ -91,32 +98,35 @@ class TextStore:
       manifest: all of it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, in_memory_bytes: int = _IN_MEMORY_BYTES):
         """Opens the store at `path`.
 
+        Args:
+          in_memory_bytes: a store of at most this size, as bfloat16, is read and decoded here; of a larger one, every
+            shard is opened and its records are counted.
+
         Raises:
-          InputError: there is none (the message has the command that makes it), or it is damaged.
+          InputError: there is none (the message has the command that makes it), it is incomplete, or it is damaged. A
+            record that is damaged is found when it is read.
         """
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = self._read_complete_manifest()
         self.width = self.manifest.width
         self.max_length = self.manifest.max_length
         self.encoder_name = self.manifest.encoder_name
         self.encoder_fingerprint = self.manifest.encoder_fingerprint
         self.source_fingerprint = self.manifest.source_fingerprint
-        records = self.path / _RECORDS
-        try:
-            self._source = ArrayRecordDataSource([str(records)])
-            count = len(self._source)
-            small = records.stat().st_size <= _IN_MEMORY_BYTES
-            self._rows = [self._to_array(r) for r in self._source.__getitems__(range(count))] if small else None
-        except (OSError, RuntimeError, ValueError) as e:
-            raise InputError(f'"{records}" is damaged; delete "{path}" and make it again: {_first_line(e)}') from e
-        if count != self.manifest.count:
-            raise InputError(
-                f'"{path}" holds {count} embeddings, its manifest says {self.manifest.count}; delete it and make it '
-                "again"
-            )
+        self._in_memory_bytes = in_memory_bytes
+        self._reader = functools.lru_cache(_MAX_OPEN_SHARDS)(functools.partial(_open_shard, self.path, self.manifest))
+        shards = range(self.manifest.num_shards)
+        with concurrent.futures.ThreadPoolExecutor(_OPENING_THREADS) as pool:
+            stored_bytes = sum(pool.map(self._check, shards))
+        small = stored_bytes / self.manifest.token_bytes * 2 * self.width <= in_memory_bytes
+        self._rows: list[np.ndarray] | None = None
+        if small:
+            sizes = [len(self.manifest.examples(shard)) for shard in shards]
+            self._rows = [row for shard, size in enumerate(sizes) for row in self._read(shard, range(size))]
+            self._reader.cache_clear()  # closes the files
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -124,82 +134,109 @@ class TextStore:
     def __getitem__(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of a text store of {len(self)}")
-        return self._rows[index] if self._rows is not None else self._to_array(self._source[index])
+        if self._rows is not None:
+            return self._rows[index]
+        shard, position = divmod(int(index), self.manifest.shard_size)
+        return self._read(shard, [position])[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TextStore, (self.path,)
+        return functools.partial(TextStore, in_memory_bytes=self._in_memory_bytes), (self.path,)
 
-    def _to_array(self, record: bytes) -> np.ndarray:
-        return np.frombuffer(record, ml_dtypes.bfloat16).reshape(-1, self.width)
+    def _read_complete_manifest(self) -> Manifest:
+        manifest = read_manifest(self.path)
+        if manifest is None:
+            raise InputError(
+                f'no text store at "{self.path}"; make it with: '
+                f"python -m imagen_jax.precompute_text --encoder=DIR --data=SPEC --out={self.path}"
+            )
+        missing = missing_shards(self.path, manifest)
+        if (self.path / PARTIAL_MANIFEST).exists():
+            raise InputError(
+                f'"{self.path}" is incomplete: {manifest.num_shards - len(missing)} of {manifest.num_shards} shards '
+                "are there; run precompute_text again with the same flags: it goes on from there"
+            )
+        if missing:
+            raise InputError(
+                f'"{self.path / manifest.shard_name(missing[0])}" is missing ({len(missing)} of {manifest.num_shards} '
+                "shards are); run precompute_text again with the same flags: it makes only what is missing"
+            )
+        return manifest
+
+    def _check(self, shard: int) -> int:
+        """Opens a shard and returns its size in bytes."""
+        self._reader(shard)
+        return (self.path / self.manifest.shard_name(shard)).stat().st_size
+
+    def _read(self, shard: int, positions: Sequence[int]) -> list[np.ndarray]:
+        reader = self._reader(shard)
+        try:
+            return [_from_record(record, self.manifest) for record in reader.read(positions)]
+        except (RuntimeError, ValueError) as e:
+            raise _damaged(self.path / self.manifest.shard_name(shard), _first_line(e)) from e
 
 
-def _write_records(path: Path, embeddings: Iterable[np.ndarray], manifest: Manifest) -> None:
-    # One record a group, or a random read would decode its neighbours too; uncompressed, because the low bits of an
-    # embedding are noise.
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    count = 0
-    try:
-        for emb in embeddings:
-            if emb.dtype != ml_dtypes.bfloat16 or emb.ndim != 2 or emb.shape[1] != manifest.width:
-                raise ValueError(
-                    f"embedding {count} is {emb.dtype} {emb.shape}; expected bfloat16 [n,{manifest.width}]"
-                )
-            if not 1 <= len(emb) <= manifest.max_length:
-                raise ValueError(f"embedding {count} has {len(emb)} tokens; expected 1 to {manifest.max_length}")
-            writer.write(emb.tobytes())
-            count += 1
-    finally:
-        writer.close()
-    if count != manifest.count:
-        raise ValueError(f"{count} embeddings for a manifest of {manifest.count}")
-
-
-def _is_same(out: Path, manifest: Manifest) -> bool:
-    """Whether `out` is the store of `manifest`.
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of the store at `path`, complete or not; None if there is none.
 
     Raises:
-      InputError: it exists and is something else.
+      InputError: it is damaged, or of another format.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not (out / _MANIFEST).is_file():
-        raise InputError(f'"{out}" exists and is no text store; choose another --out')
-    there = _read_manifest(out)
-    # A name or a spec may be spelled in two ways; the fingerprints are what they stand for.
-    same_names = dataclasses.replace(there, encoder_name=manifest.encoder_name, source_spec=manifest.source_spec)
-    if same_names == manifest:
-        return True
-    differing = [
-        f"{f.name} {getattr(there, f.name)}, not {getattr(manifest, f.name)}"
-        for f in dataclasses.fields(Manifest)
-        if getattr(same_names, f.name) != getattr(manifest, f.name)
-    ]
-    raise InputError(
-        f'"{out}" is another text store ({there.encoder_name} on {there.source_spec}; {"; ".join(differing)}); '
-        "choose another --out, or delete it"
+    # In this order, or it could be missed: whoever finishes a store renames the first to the second.
+    for file in (path / PARTIAL_MANIFEST, path / MANIFEST):
+        try:
+            fields = json.loads(file.read_text(encoding="utf-8"))
+            version = fields["format_version"]
+            if version != FORMAT_VERSION:
+                raise InputError(
+                    f'"{path}" is a text store of format {version}; this code reads {FORMAT_VERSION}: delete it and '
+                    "make it again"
+                )
+            return Manifest(**fields)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except InputError:
+            raise
+        except (ValueError, TypeError, KeyError) as e:
+            raise InputError(f'"{file}" is damaged; delete "{path}" and make it again: {_first_line(e)}') from e
+    return None
+
+
+def missing_shards(path: Path, manifest: Manifest) -> list[int]:
+    """The shards of `manifest` that the folder `path` doesn't hold, in order."""
+    there = set(os.listdir(path))  # one call, where shards may be thousands and the file system far away
+    return [shard for shard in range(manifest.num_shards) if manifest.shard_name(shard) not in there]
+
+
+def _open_shard(path: Path, manifest: Manifest, shard: int) -> ArrayRecordReader:
+    file = path / manifest.shard_name(shard)
+    try:
+        # Nothing beyond a record is read: access is random.
+        reader = ArrayRecordReader(str(file), options="readahead_buffer_size:0", file_reader_buffer_size=32768)
+        count = reader.num_records()
+    except RuntimeError as e:
+        raise _damaged(file, _first_line(e)) from e
+    if count != len(manifest.examples(shard)):
+        raise _damaged(file, f"it holds {count} embeddings, not {len(manifest.examples(shard))}")
+    return reader
+
+
+def _damaged(file: Path, reason: str) -> InputError:
+    return InputError(
+        f'"{file}" is damaged; delete that file and run precompute_text again with the same flags: it makes only what '
+        f"is missing ({reason})"
     )
 
 
-def _read_manifest(path: Path) -> Manifest:
-    file = path / _MANIFEST
-    if not file.is_file():
-        raise InputError(
-            f'no text store at "{path}"; make it with: '
-            f"python -m imagen_jax.precompute_text --encoder=DIR --data=SPEC --out={path}"
-        )
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        version = fields["format_version"]
-        if version != _FORMAT_VERSION:
-            raise InputError(
-                f'"{path}" is a text store of format {version}; this code reads {_FORMAT_VERSION}: delete it and make '
-                "it again"
-            )
-        return Manifest(**fields)
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError) as e:
-        raise InputError(f'"{file}" is damaged; delete "{path}" and make it again: {_first_line(e)}') from e
+def _from_record(record: bytes, manifest: Manifest) -> np.ndarray:
+    """[n,D] bfloat16, read-only."""
+    if manifest.dtype == "bfloat16":
+        return np.frombuffer(record, ml_dtypes.bfloat16).reshape(-1, manifest.width)
+    num_tokens = len(record) // manifest.token_bytes
+    scale = np.frombuffer(record, "<f4", num_tokens)
+    values = np.frombuffer(record, np.int8, offset=scale.nbytes).reshape(num_tokens, manifest.width)
+    emb = (values * scale[:, None]).astype(ml_dtypes.bfloat16)
+    emb.flags.writeable = False
+    return emb
 
 
 def _first_line(e: Exception) -> str:

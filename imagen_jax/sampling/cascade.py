@@ -1,8 +1,8 @@
 """A cascade of stages. The only place that knows there are several; `folder` is where it is kept."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from imagen_jax.registry import lookup
 from imagen_jax.sampling.images import to_uint8
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Against, Stage
+from imagen_jax.text.embeddings import Embeddings
+from imagen_jax.text.encoder import TextEncoder
+from imagen_jax.text.t5_config import describe_width
 from imagen_jax.types import Params
 
 
@@ -51,14 +54,6 @@ class StageConfig:
     step: int = 0
 
 
-class TextEncoder(Protocol):
-    """Of `text.encoder.load_encoder`."""
-
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Captions -> text_emb [B,L,D], text_mask [B,L]."""
-        ...
-
-
 class Cascade:
     """Text to images, stage by stage.
 
@@ -69,26 +64,41 @@ class Cascade:
     """
 
     def __init__(
-        self, configs: Sequence[StageConfig], params: Sequence[Params], encoder: TextEncoder, *, name: str = "cascade"
+        self,
+        configs: Sequence[StageConfig],
+        params: Sequence[Params | Callable[[], Params]],
+        encoder: TextEncoder | Callable[[], TextEncoder],
+        *,
+        name: str = "cascade",
     ):
-        """Raises InputError where the stages' sizes don't chain."""
+        """A cascade of stages, base first.
+
+        Args:
+          configs: of the stages.
+          params: of the stages; a function is called when the stage first runs.
+          encoder: of prompts; a function is called whenever there are prompts, and what it returns is freed after that.
+          name: for messages.
+
+        Raises:
+          InputError: the stages' sizes don't chain.
+        """
         check_chain(configs, name)
         self.configs = tuple(configs)
         self.stages = {config.image_size: make_stage(config) for config in configs}
         self._params = dict(zip(self.stages, params, strict=True))
         self.encoder = encoder
 
-    def __call__(self, prompts: Sequence[str], *, seed: int = 0, **kwargs: Any) -> np.ndarray:
+    def __call__(self, prompts: Sequence[str] | Embeddings, *, seed: int = 0, **kwargs: Any) -> np.ndarray:
         """Prompts -> uint8 [N,H,W,3] of the last stage run; keyword arguments as in `sample`."""
         return list(self.sample(prompts, seed=seed, **kwargs).values())[-1]
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Embeddings,
         *,
         seed: int = 0,
         stop_at: int | None = None,
-        negative_prompts: str | Sequence[str] | None = None,
+        negative_prompts: str | Sequence[str] | Embeddings | None = None,
         weak: "Cascade | None" = None,
         batch_size: int = 8,
         **overrides: Any,
@@ -96,7 +106,7 @@ class Cascade:
         """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or its size.
 
         Args:
-          prompts: N captions.
+          prompts: N captions, or their embeddings (`TextEncoder.embed`).
           seed: of all noise.
           stop_at: the image size to stop at; default the last stage's.
           negative_prompts: what guidance leads away from, in place of the null text: one for all, or one a prompt.
@@ -109,7 +119,8 @@ class Cascade:
           uint8 [N,H,W,3] by image size, ascending.
 
         Raises:
-          InputError: no prompts, a stage that isn't there, a setting out of range, a `weak` cascade of other networks.
+          InputError: no prompts, embeddings of another encoder, a stage that isn't there, a setting out of range, a
+            `weak` cascade of other networks.
         """
         if isinstance(prompts, str):
             raise InputError(f'prompts must be a list of captions, such as ["{prompts}"] (got one string)')
@@ -121,15 +132,14 @@ class Cascade:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
         settings = self.settings(**overrides)
         if isinstance(negative_prompts, str):
-            negative_prompts = [negative_prompts] * len(prompts)
-        if negative_prompts is not None and len(negative_prompts) != len(prompts):
+            negative_prompts = [negative_prompts]
+        if negative_prompts is not None and len(negative_prompts) not in (1, len(prompts)):
             raise InputError(
                 f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(negative_prompts)})"
             )
         last = list(self.stages).index(stop_at) if stop_at is not None else len(self.stages) - 1
         self._check_against(negative_prompts, weak, settings[: last + 1])
-        text = self.encoder.encode(list(prompts))
-        negative = None if negative_prompts is None else self.encoder.encode(list(negative_prompts))
+        text, negative = self._embed_both(prompts, negative_prompts)
         base_key = jax.random.key(seed)
         indices = np.arange(len(prompts))
         result: dict[int, np.ndarray] = {}
@@ -138,19 +148,51 @@ class Cascade:
             stage_key = jax.random.fold_in(base_key, number)
             low_res = _in_batches(
                 stage,
-                self._params[size],
+                self.params(size),
                 text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
                 low_res=low_res,
                 settings=settings[number],
                 negative=negative,
-                weak_params=weak._params[size] if weak and settings[number].guided else None,
+                weak_params=weak.params(size) if weak and settings[number].guided else None,
                 batch_size=batch_size,
             )
             result[size] = to_uint8(low_res)
             if number == last:
                 break
         return result
+
+    def embed(self, prompts: Sequence[str] | Embeddings) -> Embeddings:
+        """Prompts as embeddings; embeddings stay what they are.
+
+        Raises:
+          InputError: no prompts, or embeddings that these stages weren't trained with.
+        """
+        if isinstance(prompts, Embeddings):
+            _check_embeddings(prompts, self.configs[0])
+            return prompts
+        encoder = self.encoder if isinstance(self.encoder, TextEncoder) else self.encoder()
+        return encoder.embed(prompts)
+
+    def _embed_both(
+        self, prompts: Sequence[str] | Embeddings, negative: Sequence[str] | Embeddings | None
+    ) -> tuple[Embeddings, Embeddings | None]:
+        if negative is None:
+            return self.embed(prompts), None
+        count = len(prompts)
+        if isinstance(prompts, Embeddings) or isinstance(negative, Embeddings):
+            text, negative = self.embed(prompts), self.embed(negative)
+        else:  # together: the encoder may be loaded for this alone
+            both = self.embed([*prompts, *negative])
+            text, negative = both.take(range(count)), both.take(range(count, len(both)))
+        return text, negative.take([0] * count) if len(negative) == 1 else negative
+
+    def params(self, image_size: int) -> Params:
+        """The parameters of the stage of `image_size`."""
+        params = self._params[image_size]
+        if callable(params):
+            params = self._params[image_size] = params()
+        return params
 
     def settings(self, **overrides: Any) -> list[SamplingSettings]:
         """What each stage samples with.
@@ -218,6 +260,19 @@ def _compared(a: StageConfig, b: StageConfig) -> dict[str, tuple[Any, Any]]:
     return {"model": (mine, theirs), **{field: (getattr(a, field), getattr(b, field)) for field in fields}}
 
 
+def _check_embeddings(text: Embeddings, config: StageConfig) -> None:
+    if text.encoder_fingerprint != config.encoder_fingerprint:
+        raise InputError(
+            f"the embeddings are by {text.encoder_name}, {describe_width(text.width)}, and the cascade was trained "
+            f"with {config.encoder_name}, {describe_width(config.text_width)}; compute them with that encoder"
+        )
+    if text.max_length != config.max_tokens:
+        raise InputError(
+            f"the embeddings are of texts cut to {text.max_length} tokens, and the cascade was trained with "
+            f"{config.max_tokens}; compute them with max_length={config.max_tokens}"
+        )
+
+
 _ALIASES = {"guidance": "guidance_weight", "steps": "num_steps"}
 # Settings whose one value is itself a sequence.
 _SEQUENCES = ("times", "guidance_interval")
@@ -270,12 +325,12 @@ def check_chain(configs: Sequence[StageConfig], name: str) -> None:
 def _in_batches(
     stage: Stage,
     params: Params,
-    text: tuple[np.ndarray, np.ndarray],
+    text: Embeddings,
     *,
     keys: jax.Array,
     low_res: np.ndarray | None,
     settings: SamplingSettings,
-    negative: tuple[np.ndarray, np.ndarray] | None,
+    negative: Embeddings | None,
     weak_params: Params | None,
     batch_size: int,
 ) -> np.ndarray:
@@ -285,8 +340,10 @@ def _in_batches(
     parts = []
     for first in range(0, count, batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), count - 1)
-        text_emb, text_mask = (jnp.asarray(array[rows]) for array in text)
-        negative_emb, negative_mask = (None, None) if negative is None else (jnp.asarray(a[rows]) for a in negative)
+        text_emb, text_mask = (jnp.asarray(array) for array in text.padded(rows))
+        negative_emb, negative_mask = (
+            (None, None) if negative is None else (jnp.asarray(array) for array in negative.padded(rows))
+        )
         samples = stage.sample(
             params,
             text_emb,

@@ -1,25 +1,29 @@
 """The folder that a cascade is kept in.
 
 CASCADE/cascade.json            the order of the stages
-CASCADE/text_encoder/           see text.encoder
+CASCADE/text_encoder/           see text.encoder; a large one stays where it was, and config.json names its folder
 CASCADE/<stage>/config.json     network, diffusion, sizes, default sampling settings
 CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.flax import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.flax import save_file
 
 from imagen_jax.errors import InputError
 from imagen_jax.files import read_json, write_json
-from imagen_jax.sampling.cascade import Cascade, StageConfig, TextEncoder, check_chain, make_stage
-from imagen_jax.text.encoder import load_encoder
+from imagen_jax.sampling.cascade import Cascade, StageConfig, check_chain, make_stage
+from imagen_jax.text.encoder import TextEncoder, encoder_files, load_encoder
+from imagen_jax.text.t5_config import describe_width, read_config
 from imagen_jax.types import Params
 
 _FORMAT_VERSION = 1
@@ -29,8 +33,13 @@ STAGE_FILE = "stage.json"
 _EXPORTED = "a folder written by python -m imagen_jax.export"
 
 
-def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path) -> None:
+def write_cascade(
+    out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path | None
+) -> None:
     """Writes a cascade folder, whole or not at all.
+
+    Args:
+      encoder_folder: the encoder to copy into it; None: none.
 
     Raises:
       InputError: see `check_can_write`.
@@ -39,7 +48,10 @@ def write_cascade(out: Path, configs: Sequence[StageConfig], params: Sequence[Pa
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    shutil.copytree(encoder_folder, partial / _ENCODER)
+    if encoder_folder is not None:
+        (partial / _ENCODER).mkdir()
+        for path in encoder_files(encoder_folder):
+            shutil.copy(path, partial / _ENCODER)
     for config, tree in zip(configs, params, strict=True):
         folder = partial / config.name
         folder.mkdir()
@@ -62,16 +74,66 @@ def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
         raise InputError(f'"{out}" exists; choose another --out, or delete it')
 
 
-def load_cascade(folder: str | Path, *, encoder: TextEncoder | None = None) -> Cascade:
-    """Loads a cascade folder onto this process's default device.
+def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any) -> Cascade:
+    """Loads a cascade folder. A stage's weights are read, onto this process's default device, when it first runs.
 
     Args:
-      encoder: that of another cascade, in place of the folder's own, which may be large.
+      keep_encoder: whether the text encoder is loaded now and stays. If not, it's loaded for prompts alone, and freed
+        before the first stage's weights are read: both need not fit into memory together.
+      kwargs: see `load_cascade_encoder`.
 
     Raises:
       InputError: something is missing or damaged; the message says what, and where it comes from.
     """
     folder = Path(folder)
+    names, configs = _read_configs(folder)
+    weights = [folder / name / _WEIGHTS for name in names]
+    for path in weights:
+        with _open(path):
+            pass
+    load = partial(load_cascade_encoder, folder, **kwargs)
+    return Cascade(
+        configs, [partial(_load_params, path) for path in weights], load() if keep_encoder else load, name=str(folder)
+    )
+
+
+def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | None = None, **kwargs: Any) -> TextEncoder:
+    """Loads the text encoder of a cascade, and nothing else of it.
+
+    Args:
+      encoder_folder: where it is; None: in the cascade's folder, or where it was while the cascade was trained.
+      kwargs: dtype, devices and the like, as in `load_encoder`.
+
+    Raises:
+      InputError: it isn't there, or is another encoder than the one that the cascade was trained with.
+    """
+    folder = Path(folder)
+    config = _read_configs(folder)[1][0]
+    needed = f"{config.encoder_name}, {describe_width(config.text_width)}"
+    places = [encoder_folder] if encoder_folder else [folder / _ENCODER, config.text_encoder]
+    found = next((Path(place) for place in places if place and Path(place).is_dir()), None)
+    if found is None:
+        absent = " or ".join(str(place) for place in places if place)
+        raise InputError(
+            f'"{folder}" was trained with {needed}; there is no folder {absent}: name the encoder\'s with --encoder'
+        )
+    width = read_config(found).get("d_model")
+    if isinstance(width, int) and width != config.text_width:
+        # Before gigabytes of weights are read.
+        raise InputError(
+            f'"{found}" is an encoder of {describe_width(width)}, but "{folder}" was trained with {needed}'
+        )
+    encoder = load_encoder(found, max_length=config.max_tokens, **kwargs)
+    if encoder.fingerprint != config.encoder_fingerprint:
+        raise InputError(
+            f'"{found}" is {encoder.name} ({encoder.fingerprint[:12]}), but "{folder}" was trained with '
+            f"{needed} ({config.encoder_fingerprint[:12]}): other weights, or another tokenizer"
+        )
+    return encoder
+
+
+def _read_configs(folder: Path) -> tuple[list[str], list[StageConfig]]:
+    """Names and configs of the stages, which fit each other."""
     index = read_json(folder / _INDEX, expected=_EXPORTED)
     if index.get("format_version") != _FORMAT_VERSION:
         raise InputError(
@@ -82,16 +144,7 @@ def load_cascade(folder: str | Path, *, encoder: TextEncoder | None = None) -> C
         raise InputError(f'"{folder / _INDEX}" lists no stages; expected {_EXPORTED}')
     configs = [read_stage_config(folder / name / _CONFIG) for name in names]
     check_chain(configs, str(folder))
-    if encoder is None:
-        own = load_encoder(folder / _ENCODER, max_length=configs[0].max_tokens)
-        if own.fingerprint != configs[0].encoder_fingerprint:
-            raise InputError(
-                f'the encoder in "{folder / _ENCODER}" is {own.name}, but the stages were trained with '
-                f"{configs[0].encoder_name}; export the cascade again"
-            )
-        encoder = own
-    params = [_load_params(folder / name / _WEIGHTS) for name in names]
-    return Cascade(configs, params, encoder, name=str(folder))
+    return names, configs
 
 
 def read_stage_config(path: Path) -> StageConfig:
@@ -110,10 +163,17 @@ def read_stage_config(path: Path) -> StageConfig:
 
 
 def _load_params(path: Path) -> Params:
+    with _open(path) as file:
+        return unflatten_dict({name: file.get_tensor(name) for name in file.keys()}, sep="/")  # noqa: SIM118 (no dict)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Finds a truncated file without reading what it holds."""
     if not path.is_file():
         raise InputError(f'"{path}" is missing; write the cascade again with python -m imagen_jax.export')
     try:
-        flat = load_file(str(path))
+        with safe_open(path, framework="flax") as file:
+            yield file
     except SafetensorError as error:
         raise InputError(f'"{path}" is damaged ({error}); write the cascade again') from error
-    return unflatten_dict(flat, sep="/")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from imagen_jax.errors import InputError
-from imagen_jax.text.encoder import load_encoder, write_untrained_encoder
+from imagen_jax.text.encoder import load_encoder
+from imagen_jax.text.untrained import write_untrained_encoder
 
 CAPTIONS = [
     f"{color} {noun}, {style} style"
@@ -136,9 +137,9 @@ def edited(folder, tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"imagen_jax_untrained_seed": None}, "loading published weights is not supported yet"),
-        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
-        ({"feed_forward_proj": "relu"}, "feed_forward_proj 'relu'"),
+        ({"imagen_jax_untrained_seed": None}, r"has no weights; expected model.safetensors"),
+        ({"model_type": "gpt2"}, "model_type 'gpt2'; expected the encoder of a T5"),
+        ({"feed_forward_proj": "gated-relu"}, "feed_forward_proj 'gated-relu'"),
         ({"d_kv": None, "num_layers": "2"}, "positive integer for: d_kv, num_layers"),
         ({"vocab_size": 10}, "a vocab_size of 10"),
     ],
