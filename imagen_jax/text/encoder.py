@@ -227,9 +227,8 @@ def _padded_length(length: int) -> int:
 
 
 def _check_divides(model: T5Encoder, shards: int) -> None:
-    sizes = {"d_model": model.d_model, "num_heads": model.num_heads, "d_ff": model.d_ff}
-    for name, size in sizes.items():
-        if size % shards:
+    for name in ("num_heads", "d_ff", "vocab_size"):
+        if (size := getattr(model, name)) % shards:
             raise InputError(f"encoder shards = {shards}; expected a divisor of the encoder's {name}, {size}")
 
 

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from imagen_jax.errors import InputError
 
 # Which axis of a parameter is split, by the module that owns it: heads and hidden units (arXiv 1909.08053), so that
-# each block needs two sums over devices; and the width of token embeddings.
-_COLUMNS, _ROWS = ("q", "k", "v", "wi", "wi_0", "wi_1", "shared"), ("o", "wo")
+# each block needs two sums over devices, and the vocabulary, which needs one more.
+_COLUMNS, _ROWS = ("q", "k", "v", "wi", "wi_0", "wi_1"), ("o", "wo", "shared")
 # Of a device's free memory, for weights; the rest is for activations.
 _SHARE = 0.8
 

@@ -63,6 +63,24 @@ def test_an_embedding_does_not_depend_on_the_rest_of_the_batch(encoder):
         np.testing.assert_array_equal(encoder.encode([CAPTIONS[i]])[0][0], emb[i])
 
 
+def test_an_embedding_is_the_same_for_every_max_length_that_holds_it(folder):
+    captions = [*CAPTIONS[:5], "red apple " * 5, ""]
+    whole = load_encoder(folder, 256, batch_size=4).embed(captions).tokens
+    assert max(map(len, whole)) > 32
+    for max_length in (64, 128):
+        shorter = load_encoder(folder, max_length, batch_size=4).embed(captions).tokens
+        for mine, other in zip(shorter, whole, strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+def test_long_and_short_captions_come_back_in_their_order(folder):
+    encoder = load_encoder(folder, 64, batch_size=2)
+    captions = ["red apple " * n for n in (1, 20, 2, 9, 30, 1, 5)] + CAPTIONS
+    alone = [encoder.embed([caption]).tokens[0] for caption in captions]
+    for mine, together in zip(alone, encoder.embed(captions).tokens, strict=True):
+        np.testing.assert_array_equal(mine, together)
+
+
 def test_ragged_embeddings_are_the_real_tokens(encoder):
     emb, mask = encoder.encode(CAPTIONS[:6])
     ragged = list(encoder.encode_ragged(CAPTIONS[:6]))

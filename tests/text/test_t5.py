@@ -5,8 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
+from imagen_jax.text.placement import make_mesh, parameter_sharding
 from imagen_jax.text.t5 import T5Encoder, relative_position_bucket
+from imagen_jax.text.t5_weights import parameter_shapes
 
 SIZES: dict[str, Any] = {"vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 LENGTH = 9
@@ -86,12 +89,39 @@ def test_parameters_are_float32_and_as_many_as_the_sizes_say(encoder):
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
 
 
+XXL: dict[str, Any] = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+}
+
+
 def test_xxl_has_the_published_number_of_parameters():
-    model = T5Encoder(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4), jnp.int32), jax.ShapeDtypeStruct((1, 4), jnp.bool)
+    assert round(sum(shape.size for shape in parameter_shapes(T5Encoder(**XXL)).values()) / 1e7) == 476
+
+
+def test_xxl_over_four_chips_holds_a_quarter_each_and_adds_up_twice_a_block():
+    model = T5Encoder(**XXL, dtype=jnp.bfloat16)
+    mesh = make_mesh(jax.devices()[:4], shards=4, num_bytes=0)
+    params = unflatten_dict(
+        {
+            path: jax.ShapeDtypeStruct(shape.shape, jnp.bfloat16, sharding=parameter_sharding(mesh, path))
+            for path, shape in parameter_shapes(model).items()
+        }
     )
-    assert round(sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e7) == 476
+    ids, mask = (jax.ShapeDtypeStruct((8, 128), kind) for kind in (jnp.int32, jnp.bool))
+    compiled = jax.jit(model.apply).lower({"params": params}, ids, mask).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    # Two bytes a parameter, over four chips.
+    assert memory.argument_size_in_bytes == pytest.approx(4.762e9 * 2 / 4, rel=1e-3)
+    program = compiled.as_text()
+    assert program is not None
+    assert program.count(" all-reduce(") == 2 * 24 + 1
+    assert "all-gather" not in program
 
 
 def reference_bucket(relative, num_buckets, max_distance):
