@@ -40,9 +40,9 @@ setup(
         "importlib_resources>=6.5,<8",
         # Two processes that open an unbuilt data set build it once.
         "filelock>=3.20,<5",
-        # Only the tokenizer; torch is not a dependency.
-        "transformers>=5.23,<6",
+        # The two formats of T5's tokenizers.
         "sentencepiece>=0.2.3,<0.3",
+        "tokenizers>=0.23,<0.24",
         "safetensors>=0.8,<0.9",
         "ml_collections>=1.1,<2",
         "absl-py>=2.5,<3",
@@ -56,7 +56,7 @@ setup(
         # ruff's formatting and pyright's findings change between releases, so these two are narrow.
         "test": ["pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.5,<0.18", "pyright[nodejs]==1.1.414"],
         # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras.
-        "parity": ["torch==2.13.0", "diffusers>=0.42.1,<0.43"],
+        "parity": ["torch==2.13.0", "diffusers>=0.42.1,<0.43", "transformers>=5.23,<6"],
         # Draws docs/recipes.png.
         "benchmarks": ["matplotlib>=3.11.2,<4"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],

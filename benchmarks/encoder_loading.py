@@ -34,7 +34,7 @@ def memory(what):
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 from imagen_jax.text.encoder import load_encoder, identify_encoder
-from transformers import T5Tokenizer
+import sentencepiece
 jax.block_until_ready(jax.jit(lambda x: x + 1)(jax.numpy.zeros(8)))
 before, start = memory("VmRSS"), time.perf_counter()
 if sys.argv[2] == "hash":

@@ -5,6 +5,7 @@ The only place, besides the mains, that knows both the config's layout and the p
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -174,7 +175,7 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         sampling=config.sampling.to_dict(),
         encoder_name=text_store.encoder_name,
         encoder_fingerprint=text_store.encoder_fingerprint,
-        text_encoder=config.data.text_encoder,
+        text_encoder=str(Path(config.data.text_encoder).resolve()) if config.data.text_encoder else "",
         source=config.data.source,
     )
 

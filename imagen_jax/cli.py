@@ -346,11 +346,16 @@ def define_encoder_flags() -> Callable[[], dict[str, Any]]:
 def _devices(flag: flags.FlagHolder) -> list[Any] | None:
     if flag.value is None:
         return None
+    given = f"--{flag.name}={','.join(flag.value)}"
     if flag.value == ["cpu"]:
-        return jax.local_devices(backend="cpu")[:1]
+        try:
+            return jax.local_devices(backend="cpu")[:1]
+        except RuntimeError:
+            raise InputError(
+                f"{given}: JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} leaves the CPU out; add cpu to it"
+            ) from None
     there = {str(device.id): device for device in jax.local_devices()}
-    if unknown := [number for number in flag.value if number not in there]:
-        raise InputError(
-            f"--{flag.name}={','.join(flag.value)}: no device {unknown[0]}; expected cpu, or some of {', '.join(there)}"
-        )
+    unknown = [number for number in flag.value if number not in there]
+    if unknown or not flag.value or len(set(flag.value)) < len(flag.value):
+        raise InputError(f"{given}: expected cpu, or some of {', '.join(there)}, each once")
     return [there[number] for number in flag.value]

@@ -54,10 +54,10 @@ def main() -> None:
     names = _names(source, chosen)
     captions = source.captions()
     prompts = [captions[index] for index in chosen]
-    text = cascade.embed(prompts)
 
     weights = cli.one_or_list(_GUIDANCE, float)
     own = cascade.stages[base_size].settings.guidance_weight
+    text = cascade.embed(prompts)
     results = []
     for weight in weights if isinstance(weights, list) else [weights if weights is not None else own]:
         start = time.perf_counter()

@@ -30,11 +30,12 @@ def main() -> None:
     workdirs, out = [Path(name) for name in _WORKDIRS.value], Path(_OUT.value)
     configs = [read_stage_config(workdir / STAGE_FILE) for workdir in workdirs]
     check_can_write(out, configs)
-    if not (_ENCODER.value or configs[0].text_encoder):
-        raise InputError(
-            f"training had no text encoder's folder; name that of {configs[0].encoder_name} with --encoder"
-        )
     folder = Path(_ENCODER.value or configs[0].text_encoder)
+    if not _ENCODER.value and not (configs[0].text_encoder and folder.is_dir()):
+        raise InputError(
+            f'training had {configs[0].encoder_name} in "{configs[0].text_encoder}", where it is no more; name its '
+            "folder with --encoder"
+        )
     name, fingerprint = identify_encoder(folder)
     if fingerprint != configs[0].encoder_fingerprint:
         raise InputError(

@@ -2,7 +2,7 @@
 
 python -m imagen_jax.precompute_text --encoder=DIR --data=SPEC --out=STORE
 
-Running it again goes on with what is missing, and returns at once if nothing is. Several hosts that share a file system
+Running it again goes on with what is missing. Several hosts that share a file system
 each write their part: the same command on all of them, with --host=0 to --host=3 and --num_hosts=4.
 """
 
@@ -16,7 +16,7 @@ from absl import flags, logging
 from imagen_jax import cli
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import DEFAULT_SHARD_SIZE, DTYPES, Manifest
-from imagen_jax.data.text_store_writer import Progress, write_text_store
+from imagen_jax.data.text_store_writer import Progress, check_folder, write_text_store
 from imagen_jax.errors import InputError
 from imagen_jax.text.encoder import load_encoder
 
@@ -39,14 +39,15 @@ def main() -> None:
     """Writes this host's part of the store and prints one line about it."""
     start = time.perf_counter()
     host, num_hosts = _host_and_num_hosts()
-    settings = _encoder_settings()
-    # All devices, unless told otherwise: there is nothing else to do for them.
-    settings["devices"] = settings["devices"] or jax.local_devices()
-    encoder = load_encoder(_ENCODER.value, _MAX_LENGTH.value, batch_size=_BATCH_SIZE.value, **settings)
     source = open_source(_DATA.value, data_dir=_DATA_DIR.value)
     captions = source.captions()
     if not captions:
         raise InputError(f"--data={_DATA.value} has no examples")
+    check_folder(_OUT.value)
+    settings = _encoder_settings()
+    if settings["devices"] is None:
+        settings["devices"] = jax.local_devices()  # there is nothing else to do for them
+    encoder = load_encoder(_ENCODER.value, _MAX_LENGTH.value, batch_size=_BATCH_SIZE.value, **settings)
     manifest = Manifest(
         encoder_name=encoder.name,
         encoder_fingerprint=encoder.fingerprint,

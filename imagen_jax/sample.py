@@ -27,9 +27,7 @@ from imagen_jax.text.embeddings import Embeddings
 _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
 _PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; repeatable.")
 _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with a prompt a line.")
-_EMBEDDINGS = flags.DEFINE_string(
-    "embeddings", None, "File by --save_embeddings, in place of prompts: no encoder runs."
-)
+_EMBEDDINGS = flags.DEFINE_string("embeddings", None, "File by --save_embeddings, in place of prompts.")
 _SAVE_EMBEDDINGS = flags.DEFINE_string("save_embeddings", None, "File to write the prompts' embeddings to.")
 _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _encoder_settings = cli.define_encoder_flags()
@@ -68,9 +66,10 @@ def main() -> None:
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
     overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
     settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
-    prompts = _prompts()
+    prompts: list[str] | Embeddings = _prompts()
+    negative: list[str] | Embeddings | None = [_NEGATIVE_PROMPT.value] if _NEGATIVE_PROMPT.value else None
     if _SAVE_EMBEDDINGS.value:
-        prompts = cascade.embed(prompts)
+        prompts, negative = cascade.embed_both(prompts, negative)
         prompts.save(_SAVE_EMBEDDINGS.value)
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +77,7 @@ def main() -> None:
         prompts,
         seed=_SEED.value,
         stop_at=_STOP_AT.value,
-        negative_prompts=_NEGATIVE_PROMPT.value,
+        negative_prompts=negative,
         weak=load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None,
         batch_size=_BATCH_SIZE.value,
         **overrides,

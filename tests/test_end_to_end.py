@@ -119,7 +119,7 @@ def test_a_setting_for_each_stage_reaches_that_stage(cascade):
 
 def test_steps_take_the_place_of_a_stages_own_times(cascade):
     config = dataclasses.replace(cascade.configs[0], sampling={"times": (1.0, 0.5), "threshold": "static"})
-    own = Cascade([config], [cascade.params(8)], encoder=cascade.encoder)
+    own = Cascade([config], [cascade.params(8)], encoder=cascade._encoder)
     assert [(each.times, each.num_steps) for each in own.settings()] == [((1.0, 0.5), 256)]
     assert [(each.times, each.num_steps) for each in own.settings(steps=5)] == [((), 5)]
 
@@ -137,7 +137,7 @@ def test_autoguidance_by_the_same_parameters_is_no_guidance_and_by_others_is(fol
     same = cascade(PROMPTS, stop_at=8, guidance=4.0, weak=cascade)
     assert np.abs(same.astype(int) - cascade(PROMPTS, stop_at=8, guidance=1.0)).max() <= 1
     weaker = load_cascade(folder / "cascade")
-    weaker._params[8] = jax.tree.map(lambda leaf: 0.9 * leaf, weaker.params(8))
+    weaker._loaded_params[8] = jax.tree.map(lambda leaf: 0.9 * leaf, weaker.params(8))
     assert np.abs(cascade(PROMPTS, stop_at=8, guidance=4.0, weak=weaker).astype(int) - same).max() > 1
 
 
@@ -149,14 +149,16 @@ def test_autoguidance_by_the_same_parameters_is_no_guidance_and_by_others_is(fol
     ],
 )
 def test_autoguidance_by_another_network_is_refused(cascade, changes, message):
-    other = Cascade([dataclasses.replace(cascade.configs[0], **changes)], [cascade.params(8)], encoder=cascade.encoder)
+    other = Cascade([dataclasses.replace(cascade.configs[0], **changes)], [cascade.params(8)], encoder=cascade._encoder)
     with pytest.raises(InputError, match=message):
         cascade(PROMPTS, guidance=2.0, weak=other)
 
 
 def test_autoguidance_asks_only_for_the_stages_that_it_guides(cascade):
     model = {**cascade.configs[0].model, "remat": True}
-    base = Cascade([dataclasses.replace(cascade.configs[0], model=model)], [cascade.params(8)], encoder=cascade.encoder)
+    base = Cascade(
+        [dataclasses.replace(cascade.configs[0], model=model)], [cascade.params(8)], encoder=cascade._encoder
+    )
     assert cascade(PROMPTS[:1], stop_at=8, guidance=2.0, weak=base).shape == (1, 8, 8, 3)
     with pytest.raises(InputError, match="no stage of 16 px"):
         cascade(PROMPTS[:1], guidance=2.0, weak=base)
@@ -164,7 +166,7 @@ def test_autoguidance_asks_only_for_the_stages_that_it_guides(cascade):
 
 def test_an_augmentation_level_above_training_is_refused(cascade):
     configs = [dataclasses.replace(config, max_aug_level=0.3) for config in cascade.configs]
-    trained_to = Cascade(configs, [cascade.params(size) for size in cascade.stages], encoder=cascade.encoder)
+    trained_to = Cascade(configs, [cascade.params(size) for size in cascade.stages], encoder=cascade._encoder)
     trained_to.settings(aug_level=0.3)
     with pytest.raises(InputError, match=r"stage of 16 px: .*up to 0.3, and aug_level = 0.5 is above"):
         trained_to.settings(aug_level=0.5)

@@ -81,22 +81,33 @@ def write_text_store(
     return Progress(shards_there, num_made, 0)
 
 
+def check_folder(out: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest of the store that `out` is, complete or not; None for an empty folder, or none.
+
+    Raises:
+      InputError: it's something else, or damaged.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f'"{out}" exists and is no text store; choose another --out')
+    # Listed before the manifest is looked for: another host may be starting the store meanwhile.
+    names = os.listdir(out) if out.exists() else []
+    there = read_manifest(out)
+    if there is None and not all(_PARTIAL in name for name in names):
+        raise InputError(f'"{out}" exists and is no text store; choose another --out')
+    return there
+
+
 def _start(out: Path, manifest: Manifest, *, host: int) -> None:
     """Makes the folder and its manifest, unless they are there, and removes what a killed run of this host left.
 
     Raises:
       InputError: `out` is something else than an empty folder or the store of `manifest`.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f'"{out}" exists and is no text store; choose another --out')
-    out.mkdir(parents=True, exist_ok=True)
-    # Listed before the manifest is looked for: another host may be starting the store meanwhile.
-    names = os.listdir(out)
-    there = read_manifest(out)
+    there = check_folder(out)
     if there is not None:
         _check_same(out, there, manifest)
-    elif not all(_PARTIAL in name for name in names):
-        raise InputError(f'"{out}" exists and is no text store; choose another --out')
+    out.mkdir(parents=True, exist_ok=True)
     for leftover in out.glob(f"*{_PARTIAL}{host}-*"):
         leftover.unlink(missing_ok=True)
     if there is None:

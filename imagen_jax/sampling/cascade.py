@@ -17,6 +17,7 @@ from imagen_jax.sampling.stage import Against, Stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.t5_config import describe_width
+from imagen_jax.text.tokenizer import check_captions
 from imagen_jax.types import Params
 
 
@@ -60,7 +61,6 @@ class Cascade:
     Attributes:
       stages: `Stage`s by image size, ascending.
       configs: their `StageConfig`s.
-      encoder: of prompts.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class Cascade:
         Args:
           configs: of the stages.
           params: of the stages; a function is called when the stage first runs.
-          encoder: of prompts; a function is called whenever there are prompts, and what it returns is freed after that.
+          encoder: of prompts; a function is called whenever there are prompts. What it returns is freed after that, and
+            before it is called, what functions among `params` have returned is.
           name: for messages.
 
         Raises:
@@ -85,8 +86,9 @@ class Cascade:
         check_chain(configs, name)
         self.configs = tuple(configs)
         self.stages = {config.image_size: make_stage(config) for config in configs}
-        self._params = dict(zip(self.stages, params, strict=True))
-        self.encoder = encoder
+        self._given_params = dict(zip(self.stages, params, strict=True))
+        self._loaded_params: dict[int, Params] = {}
+        self._encoder = encoder
 
     def __call__(self, prompts: Sequence[str] | Embeddings, *, seed: int = 0, **kwargs: Any) -> np.ndarray:
         """Prompts -> uint8 [N,H,W,3] of the last stage run; keyword arguments as in `sample`."""
@@ -139,7 +141,7 @@ class Cascade:
             )
         last = list(self.stages).index(stop_at) if stop_at is not None else len(self.stages) - 1
         self._check_against(negative_prompts, weak, settings[: last + 1])
-        text, negative = self._embed_both(prompts, negative_prompts)
+        text, negative = self.embed_both(prompts, negative_prompts)
         base_key = jax.random.key(seed)
         indices = np.arange(len(prompts))
         result: dict[int, np.ndarray] = {}
@@ -168,31 +170,38 @@ class Cascade:
         Raises:
           InputError: no prompts, or embeddings that these stages weren't trained with.
         """
-        if isinstance(prompts, Embeddings):
-            _check_embeddings(prompts, self.configs[0])
-            return prompts
-        encoder = self.encoder if isinstance(self.encoder, TextEncoder) else self.encoder()
-        return encoder.embed(prompts)
+        if not isinstance(prompts, Embeddings):
+            check_captions(prompts)
+            encoder = self._encoder
+            if not isinstance(encoder, TextEncoder):
+                self._loaded_params.clear()
+                encoder = encoder()
+            prompts = encoder.embed(prompts)
+        _check_embeddings(prompts, self.configs[0])
+        return prompts
 
-    def _embed_both(
+    def embed_both(
         self, prompts: Sequence[str] | Embeddings, negative: Sequence[str] | Embeddings | None
     ) -> tuple[Embeddings, Embeddings | None]:
+        """Prompts and negative prompts, if any, as `embed`, by one load of the encoder: N and, of one or N, N."""
         if negative is None:
             return self.embed(prompts), None
         count = len(prompts)
         if isinstance(prompts, Embeddings) or isinstance(negative, Embeddings):
             text, negative = self.embed(prompts), self.embed(negative)
-        else:  # together: the encoder may be loaded for this alone
+        else:
             both = self.embed([*prompts, *negative])
             text, negative = both.take(range(count)), both.take(range(count, len(both)))
         return text, negative.take([0] * count) if len(negative) == 1 else negative
 
     def params(self, image_size: int) -> Params:
         """The parameters of the stage of `image_size`."""
-        params = self._params[image_size]
-        if callable(params):
-            params = self._params[image_size] = params()
-        return params
+        given = self._given_params[image_size]
+        if not callable(given):
+            return given
+        if image_size not in self._loaded_params:
+            self._loaded_params[image_size] = given()
+        return self._loaded_params[image_size]
 
     def settings(self, **overrides: Any) -> list[SamplingSettings]:
         """What each stage samples with.
@@ -261,6 +270,8 @@ def _compared(a: StageConfig, b: StageConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def _check_embeddings(text: Embeddings, config: StageConfig) -> None:
+    if len(text) == 0:
+        raise InputError("there are no embeddings; expected at least one text's")
     if text.encoder_fingerprint != config.encoder_fingerprint:
         raise InputError(
             f"the embeddings are by {text.encoder_name}, {describe_width(text.width)}, and the cascade was trained "

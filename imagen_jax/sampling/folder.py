@@ -45,22 +45,22 @@ def write_cascade(
       InputError: see `check_can_write`.
     """
     check_can_write(out, configs)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    unfinished = out.with_name(out.name + ".partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
     if encoder_folder is not None:
-        (partial / _ENCODER).mkdir()
+        (unfinished / _ENCODER).mkdir()
         for path in encoder_files(encoder_folder):
-            shutil.copy(path, partial / _ENCODER)
+            shutil.copy(path, unfinished / _ENCODER)
     for config, tree in zip(configs, params, strict=True):
-        folder = partial / config.name
+        folder = unfinished / config.name
         folder.mkdir()
         write_json(folder / _CONFIG, dataclasses.asdict(config))
         flat = flatten_dict(dict(tree), sep="/")
         save_file({name: jnp.asarray(array) for name, array in flat.items()}, str(folder / _WEIGHTS))
     index = {"format_version": _FORMAT_VERSION, "stages": [config.name for config in configs]}
-    write_json(partial / _INDEX, index)
-    partial.rename(out)
+    write_json(unfinished / _INDEX, index)
+    unfinished.rename(out)
 
 
 def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
@@ -78,8 +78,9 @@ def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any
     """Loads a cascade folder. A stage's weights are read, onto this process's default device, when it first runs.
 
     Args:
-      keep_encoder: whether the text encoder is loaded now and stays. If not, it's loaded for prompts alone, and freed
-        before the first stage's weights are read: both need not fit into memory together.
+      keep_encoder: whether the text encoder is loaded now and stays. If not, it's loaded for prompts alone: the stages'
+        weights are read after it has been freed, and freed before it is loaded again, so that both need not fit into
+        memory together. Embed all prompts first, to load each once.
       kwargs: see `load_cascade_encoder`.
 
     Raises:
@@ -129,6 +130,7 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
             f'"{found}" is {encoder.name} ({encoder.fingerprint[:12]}), but "{folder}" was trained with '
             f"{needed} ({config.encoder_fingerprint[:12]}): other weights, or another tokenizer"
         )
+    encoder.name = config.encoder_name  # a folder's name may change
     return encoder
 
 

@@ -17,13 +17,13 @@ from imagen_jax.files import write_bytes
 _FORMAT = "imagen_jax text embeddings 1"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Embeddings:
     """N texts, their embeddings, and who made them.
 
     Attributes:
       captions: N texts.
-      tokens: N arrays [n,D] bfloat16 of 1 <= n <= max_length real tokens; equal texts share one.
+      tokens: N arrays [n,D] bfloat16 of 1 <= n <= max_length real tokens.
       max_length: L.
       encoder_name: for people.
       encoder_fingerprint: see `TextEncoder`.
@@ -90,12 +90,17 @@ class Embeddings:
                         f'"{path}" is not a file of text embeddings, as --save_embeddings=FILE writes them'
                     )
                 tokens, lengths = file.get_tensor("tokens"), file.get_tensor("lengths")
-        except SafetensorError as error:
+            captions = tuple(json.loads(metadata["captions"]))
+            if not len(captions) == len(lengths) > 0 or lengths.sum() != len(tokens):
+                raise ValueError(f"{len(captions)} captions, {len(lengths)} lengths of {len(tokens)} tokens")
+            return cls(
+                captions=captions,
+                tokens=tuple(np.split(tokens, np.cumsum(lengths)[:-1])),
+                max_length=int(metadata["max_length"]),
+                encoder_name=metadata["encoder_name"],
+                encoder_fingerprint=metadata["encoder_fingerprint"],
+            )
+        except InputError:
+            raise
+        except (SafetensorError, KeyError, ValueError) as error:
             raise InputError(f'"{path}" is damaged ({error}); compute the embeddings again') from error
-        return cls(
-            captions=tuple(json.loads(metadata["captions"])),
-            tokens=tuple(np.split(tokens, np.cumsum(lengths)[:-1])),
-            max_length=int(metadata["max_length"]),
-            encoder_name=metadata["encoder_name"],
-            encoder_fingerprint=metadata["encoder_fingerprint"],
-        )

@@ -6,6 +6,7 @@ and tests, has no weights: its config says what they are drawn from (see `untrai
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,14 +27,13 @@ from imagen_jax.text.placement import make_mesh, parameter_sharding
 from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.text.t5_config import CONFIG_FILE, describe_model, make_encoder, read_config
 from imagen_jax.text.t5_weights import hash_weights, load_weights, parameter_shapes, weight_files
-from imagen_jax.text.tokenizer import TOKENIZER_FILES, Tokenizer, check_captions
+from imagen_jax.text.tokenizer import Tokenizer, check_captions, find_tokenizer
 from imagen_jax.text.untrained import SEED_KEY, draw_params
 from imagen_jax.types import Params
 
 # Captions are padded to the next power of two tokens from here on, whatever max_length is: most have 10 to 30 tokens,
 # and a caption's embedding is the same, to the bit, for every max_length that holds it.
 _SHORTEST = 16
-_TOKENIZER_FILES = (*TOKENIZER_FILES, "tokenizer_config.json")
 # So many batches' captions are sorted by length at a time, so that few batches mix short and long ones.
 _WINDOW = 16
 
@@ -100,7 +100,7 @@ class TextEncoder:
     def encode_ragged(self, captions: Sequence[str]) -> Iterator[np.ndarray]:
         """As `encode`, one caption at a time: [n,D] bfloat16 with its n <= L real tokens, in order.
 
-        Equal captions are encoded once. Memory holds a few batches, and the embeddings of captions that occur again.
+        Equal captions are encoded once. Memory holds 16 batches, and the embeddings of captions that occur again.
 
         Raises:
           InputError: as `encode`, at the first `next`.
@@ -110,11 +110,10 @@ class TextEncoder:
         distinct = self._encode_distinct(*self._tokenizer(list(count)))
         repeated: dict[str, np.ndarray] = {}
         for caption in captions:
-            emb = repeated.get(caption)
-            if emb is None:
-                emb = next(distinct)
-                if count[caption] > 1:
-                    repeated[caption] = emb
+            emb = repeated.pop(caption) if caption in repeated else next(distinct)
+            count[caption] -= 1
+            if count[caption]:
+                repeated[caption] = emb
             yield emb
 
     def _encode_distinct(self, ids: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
@@ -176,12 +175,20 @@ def load_encoder(
             f'"{folder}": the tokenizer has {tokenizer.vocab_size} ids, config.json a vocab_size of '
             f"{model.vocab_size}; the files belong to different encoders"
         )
-    num_parameters = sum(shape.size for shape in parameter_shapes(model).values())
-    mesh = make_mesh(devices, shards=shards, num_bytes=num_parameters * jnp.dtype(dtype).itemsize)
-    _check_divides(model, mesh.shape["model"])
+    if batch_size < 1:
+        raise InputError(f"the encoder's batch size must be at least 1 (got {batch_size})")
     seed = config.get(SEED_KEY)
-    if isinstance(seed, int):
-        params, weights = draw_params(model, seed), _untrained_weights(seed)
+    untrained = isinstance(seed, int)
+    num_parameters = sum(shape.size for shape in parameter_shapes(model).values())
+    mesh = make_mesh(
+        devices,
+        shards=1 if untrained else shards,
+        num_bytes=num_parameters * jnp.dtype(dtype).itemsize,
+        divides=math.gcd(model.num_heads, model.d_ff, model.vocab_size),
+    )
+    if untrained:
+        with jax.default_device(mesh.devices.flat[0]):
+            params, weights = draw_params(model, seed), _untrained_weights(seed)
         params = jax.device_put(params, NamedSharding(mesh, P()))
     else:
         params, weights = load_weights(folder, model, dtype=dtype, sharding=lambda path: parameter_sharding(mesh, path))
@@ -192,7 +199,7 @@ def load_encoder(
         mesh=mesh,
         name=_name(folder, config, model),
         fingerprint=_fingerprint(folder, model, weights),
-        tokenizer_fingerprint=_hash_tokenizer(folder).hexdigest(),
+        tokenizer_fingerprint=_hash_tokenizer(folder),
         batch_size=batch_size,
     )
 
@@ -213,8 +220,7 @@ def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:
 
 def encoder_files(folder: Path) -> list[Path]:
     """The files of an encoder's folder that are the encoder: config, tokenizer and weights, without pickles."""
-    names = (CONFIG_FILE, *_TOKENIZER_FILES)
-    return [folder / name for name in names if (folder / name).is_file()] + weight_files(folder)
+    return [folder / CONFIG_FILE, find_tokenizer(folder), *weight_files(folder)]
 
 
 def has_weights(folder: Path) -> bool:
@@ -224,12 +230,6 @@ def has_weights(folder: Path) -> bool:
 
 def _padded_length(length: int) -> int:
     return max(_SHORTEST, 1 << int(length - 1).bit_length())
-
-
-def _check_divides(model: T5Encoder, shards: int) -> None:
-    for name in ("num_heads", "d_ff", "vocab_size"):
-        if (size := getattr(model, name)) % shards:
-            raise InputError(f"encoder shards = {shards}; expected a divisor of the encoder's {name}, {size}")
 
 
 def _name(folder: Path, config: dict[str, Any], model: T5Encoder) -> str:
@@ -245,16 +245,9 @@ def _untrained_weights(seed: int) -> str:
 
 
 def _fingerprint(folder: Path, model: T5Encoder, weights: str) -> str:
-    described = json.dumps(["T5 encoder", describe_model(model), weights], sort_keys=True)
-    digest = _hash_tokenizer(folder)
-    digest.update(described.encode())
-    return digest.hexdigest()
+    parts = ["T5 encoder", describe_model(model), weights, _hash_tokenizer(folder)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_tokenizer(folder: Path) -> Any:
-    digest = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
-        path = folder / name
-        if path.is_file():
-            digest.update(f"{name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return digest
+def _hash_tokenizer(folder: Path) -> str:
+    return hashlib.sha256(find_tokenizer(folder).read_bytes()).hexdigest()

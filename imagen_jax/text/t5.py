@@ -59,9 +59,15 @@ class RMSNorm(nn.Module):
         return (x * scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(self.dtype)
 
 
+def _precision(dtype: DTypeLike) -> jax.lax.Precision | None:
+    """Of products: float32 means float32, where an accelerator's default would round to bfloat16 or TF32 first."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
 def _dense(features: int, *, init_std: float, dtype: DTypeLike, name: str, **kwargs: Any) -> nn.Dense:
     init = nn.initializers.normal(init_std)
-    return nn.Dense(features, use_bias=False, dtype=dtype, kernel_init=init, name=name, **kwargs)
+    precision = _precision(dtype)
+    return nn.Dense(features, use_bias=False, dtype=dtype, precision=precision, kernel_init=init, name=name, **kwargs)
 
 
 # Of what a block adds to the float32 residual stream: sums leave the matrix unit as they are, not rounded to bfloat16.
@@ -89,10 +95,11 @@ class SelfAttention(nn.Module):
         k = project("k", d_model**-0.5)
         v = project("v", d_model**-0.5)
         # Unscaled logits reach the hundreds: bfloat16 would round them by whole units before the softmax.
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) + bias
+        precision = _precision(self.dtype)
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=precision, preferred_element_type=jnp.float32) + bias
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, length, inner)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=precision).reshape(batch, length, inner)
         return _dense(d_model, init_std=inner**-0.5, dtype=self.dtype, name="o", dot_general=_float32_out)(y)
 
 

@@ -21,7 +21,7 @@ _PUBLISHED = {
     768: "t5-base, t5-v1_1-base, flan-t5-base, mt5-base, umt5-base",
     1024: "t5-large, t5-3b, t5-11b, t5-v1_1-large, flan-t5-large, mt5-large",
     2048: "t5-v1_1-xl, flan-t5-xl, mt5-xl, umt5-xl",
-    4096: "t5-v1_1-xxl, flan-t5-xxl, mt5-xxl, umt5-xxl",
+    4096: "t5-v1_1-xxl, flan-t5-xxl, mt5-xxl, umt5-xxl, ul2, flan-ul2",
 }
 
 
@@ -49,19 +49,21 @@ def make_encoder(config: dict[str, Any], folder: Path, dtype: DTypeLike) -> T5En
       InputError: it is another architecture, or sizes are missing.
     """
     model_type = config.get("model_type")
-    if model_type not in _DEFAULT_ACTIVATION:
+    if not isinstance(model_type, str) or model_type not in _DEFAULT_ACTIVATION:
         raise InputError(
             f'"{folder}": config.json has model_type {model_type!r}; expected the encoder of a T5: '
             f"{', '.join(map(repr, _DEFAULT_ACTIVATION))} (decoder-only and other models give other embeddings)"
         )
     activation = config.get("feed_forward_proj", _DEFAULT_ACTIVATION[model_type])
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise InputError(
             f'"{folder}": config.json has feed_forward_proj {activation!r}; expected '
             f"{', '.join(map(repr, ACTIVATIONS))}"
         )
-    if missing := [key for key in _SIZES if not isinstance(config.get(key), int) or config[key] < 1]:
+    if missing := [key for key in _SIZES if not _is_positive(config.get(key), int)]:
         raise InputError(f'"{folder}": config.json needs a positive integer for: {", ".join(missing)}')
+    if wrong := [key for key in _OPTIONAL if key in config and not _is_positive(config[key], int, float)]:
+        raise InputError(f'"{folder}": config.json needs a positive number for: {", ".join(wrong)}')
     return T5Encoder(
         **{key: config[key] for key in _SIZES},
         **{key: config[key] for key in _OPTIONAL if key in config},
@@ -69,6 +71,10 @@ def make_encoder(config: dict[str, Any], folder: Path, dtype: DTypeLike) -> T5En
         bias_per_block=model_type == "umt5",
         dtype=dtype,
     )
+
+
+def _is_positive(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and value > 0
 
 
 def describe_model(model: T5Encoder) -> dict[str, Any]:

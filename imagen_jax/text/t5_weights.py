@@ -7,7 +7,7 @@ tensor is. They may hold the decoder too; it isn't read.
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from imagen_jax.types import Params
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
-# What a checkpoint of the whole model has besides the encoder; the last is `shared.weight` once more.
-_NOT_OURS = ("decoder.", "lm_head.", "encoder.embed_tokens.")
+# What a checkpoint of the whole model has besides the encoder.
+_DECODER = ("decoder.", "lm_head.")
+# The token embeddings have two names, and a file has one of them or both.
+_SHARED, _TIED = "shared.weight", "encoder.embed_tokens.weight"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # A parameter's place in the tree, for example ("block_0_ff", "wo", "kernel").
@@ -92,7 +94,7 @@ def transformers_name(path: ParamPath) -> str:
     """transformers' name of the parameter with this path in our tree."""
     owner = path[0]
     if owner == "shared":
-        return "shared.weight"
+        return _SHARED
     if owner == "final_norm":
         return "encoder.final_layer_norm.weight"
     if owner == "relative_attention_bias":
@@ -114,11 +116,13 @@ def _read(folder: Path, model: T5Encoder, use: Callable[[ParamPath, np.ndarray],
     shapes = parameter_shapes(model)
     names = {path: transformers_name(path) for path in shapes}
     files = _find(folder)
-    _check_names(folder, files, set(names.values()))
+    stored_as = {_SHARED: _TIED} if _SHARED not in files and _TIED in files else {}
+    _check_names(folder, set(files), {stored_as.get(name, name) for name in names.values()})
     digests: dict[str, str] = {}
     for path in sorted(shapes, key=lambda path: -shapes[path].size):
         name, shape = names[path], shapes[path].shape
-        tensor = _read_tensor(files[name], name, shape[::-1] if path[-1] == "kernel" else shape)
+        stored = stored_as.get(name, name)
+        tensor = _read_tensor(files[stored], stored, shape[::-1] if path[-1] == "kernel" else shape)
         use(path, tensor)
         header = f"{name} {tensor.dtype} {tensor.shape} "
         digests[name] = header + hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
@@ -126,28 +130,31 @@ def _read(folder: Path, model: T5Encoder, use: Callable[[ParamPath, np.ndarray],
 
 
 def _find(folder: Path) -> dict[str, Path]:
-    """The file of every tensor by its name. Where both layouts are there, the single file counts, as in transformers.
+    """The file of every tensor of the encoder, by name. Where both layouts are there, the single file counts.
 
     Raises:
       InputError: there are no weights (the message lists the files expected), or some of the files are missing.
     """
     if (folder / _SINGLE).is_file():
         with _open(folder / _SINGLE) as file:
-            return dict.fromkeys(file.keys(), folder / _SINGLE)
+            return {name: folder / _SINGLE for name in file.keys() if not name.startswith(_DECODER)}  # noqa: SIM118
     if (folder / _INDEX).is_file():
         names = read_json(folder / _INDEX, expected="the index of an encoder's weights").get("weight_map")
-        if not isinstance(names, dict) or not names:
+        if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
             raise InputError(f'"{folder / _INDEX}" has no weight_map; fetch it again')
-        if missing := sorted({file for file in names.values() if not (folder / file).is_file()}):
+        files = {name: folder / file for name, file in names.items() if not name.startswith(_DECODER)}
+        if missing := sorted({path.name for path in files.values() if not path.is_file()}):
             raise InputError(f'"{folder}" lacks {", ".join(missing)}, which {_INDEX} names; fetch them again')
-        return {name: folder / file for name, file in names.items()}
+        return files
     if any((folder / name).is_file() for name in _PICKLES):
         raise InputError(
             f'"{folder}" has its weights as a pickle (pytorch_model.bin), which may run any program when it is read; '
             f"convert it once, where torch and transformers are installed: {conversion_command(folder)}"
         )
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
     raise InputError(
         f'"{folder}" has no weights; expected {_SINGLE}, or {_INDEX} and the files that it names, beside config.json'
+        + (f" (there is {', '.join(others[:3])}: give it that name)" if others else "")
     )
 
 
@@ -159,9 +166,8 @@ def conversion_command(folder: Path) -> str:
     return f"python -c {shlex.quote(code)}"
 
 
-def _check_names(folder: Path, there: Mapping[str, Path], needed: set[str]) -> None:
-    missing = sorted(needed - there.keys())
-    unknown = sorted(name for name in there.keys() - needed if not name.startswith(_NOT_OURS))
+def _check_names(folder: Path, there: set[str], needed: set[str]) -> None:
+    missing, unknown = sorted(needed - there), sorted(there - needed - {_TIED})
     if missing or unknown:
         raise InputError(
             f'"{folder}": the weights do not fit config.json: {_first_of("missing", missing)}'

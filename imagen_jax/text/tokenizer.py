@@ -1,11 +1,11 @@
-"""Captions to token ids: SentencePiece unigram vocabularies in T5's format (`spiece.model`).
+"""Captions to token ids: SentencePiece vocabularies in T5's format (`spiece.model`), or `tokenizer.json`.
 
 T5's special ids: pad 0, end of sentence 1, unknown 2, no beginning of sentence (arXiv 1910.10683).
 """
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,21 @@ from imagen_jax.errors import InputError
 
 PAD_ID = 0
 EOS_ID = 1
+# The first that is there is read. The libraries that wrote them read them: what transformers makes of a `spiece.model`
+# is right for T5's own vocabulary, but has no byte fallback, which mT5's and umT5's have.
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 
 
 class Tokenizer:
-    """transformers' T5 tokenizer, with a fixed length, a mask, and a warning that counts what was cut."""
+    """A T5's tokenizer, with a fixed length, a mask, and a warning that counts what was cut.
+
+    What looks like a special token in a caption ("</s>") is read as text from a `spiece.model`.
+
+    Attributes:
+      path: of its file.
+      max_length: L.
+      vocab_size: number of ids, without the sentinels that no caption needs.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], max_length: int):
         """Reads the tokenizer.
@@ -31,21 +41,16 @@ class Tokenizer:
         Raises:
           InputError: `max_length` is too small, or the folder has no readable tokenizer.
         """
-        folder = Path(folder)
         if max_length < 2:
             raise InputError(f"max_length is {max_length}; expected at least 2 (one token and the end of sentence)")
-        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-            raise InputError(f'"{folder}" has no tokenizer: expected {" or ".join(TOKENIZER_FILES)}')
-        # transformers tells everybody without torch, at import, that there is no torch.
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        from transformers import T5Tokenizer  # here because it takes over a second
-
-        try:
-            self._tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as e:  # whatever the parsers of transformers raise: a damaged file has no type of its own
-            raise InputError(f'"{folder}" holds no readable T5 tokenizer: {str(e).splitlines()[0]}') from e
+        self.path = find_tokenizer(Path(folder))
         self.max_length = max_length
-        self.vocab_size = len(self._tokenizer)
+        read = _read_spiece if self.path.name == TOKENIZER_FILES[0] else _read_json
+        try:
+            self._encode, self.vocab_size = read(self.path)
+        except Exception as e:  # of every class, and without one for a damaged file
+            reason = " ".join(str(e).split())[:200] or type(e).__name__
+            raise InputError(f'"{self.path}" is no readable tokenizer ({reason}); fetch it again') from e
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokenizes; warns with the number of captions that were cut to `max_length`.
@@ -61,14 +66,13 @@ class Tokenizer:
           InputError: no captions, something that isn't a string, or a string that is not valid Unicode.
         """
         check_captions(captions)
-        rows: list[list[int]] = self._tokenizer(list(captions), verbose=False)["input_ids"]
+        rows = self._encode(list(captions))
         ids = np.full((len(rows), self.max_length), PAD_ID, np.int32)
         mask = np.zeros((len(rows), self.max_length), bool)
         num_cut = 0
         for i, row in enumerate(rows):
-            if len(row) > self.max_length:
-                num_cut += 1
-                row = [*row[: self.max_length - 1], EOS_ID]
+            num_cut += len(row) >= self.max_length
+            row = [*row[: self.max_length - 1], EOS_ID]
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         if num_cut:
@@ -76,6 +80,44 @@ class Tokenizer:
                 "%d of %d captions are longer than %d tokens and were cut", num_cut, len(rows), self.max_length
             )
         return ids, mask
+
+
+def find_tokenizer(folder: Path) -> Path:
+    """The tokenizer's file in an encoder's folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    beside = [path for name in TOKENIZER_FILES for path in sorted(folder.parent.glob(f"tokenizer*/{name}"))]
+    hint = f'; copy it from "{beside[0]}"' if beside else ""
+    raise InputError(f'"{folder}" has no tokenizer: expected {" or ".join(TOKENIZER_FILES)}{hint}')
+
+
+# Captions -> ids without the end of sentence; and the number of ids.
+_Reader = tuple[Callable[[list[str]], list[list[int]]], int]
+
+
+def _read_spiece(path: Path) -> _Reader:
+    import sentencepiece
+
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    return lambda captions: pieces.encode(captions), pieces.vocab_size()
+
+
+def _read_json(path: Path) -> _Reader:
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+    def encode(captions: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch(captions, add_special_tokens=False)]
+
+    return encode, tokenizer.get_vocab_size(with_added_tokens=False)
 
 
 def check_captions(captions: Sequence[str]) -> None:

@@ -64,11 +64,8 @@ def write_untrained_encoder(
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu",
     }
-    # Without extra_ids, transformers adds a hundred sentinels that the encoder has no embeddings for.
-    tokenizer_config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}
     files = {
         "spiece.model": spiece_model,
-        "tokenizer_config.json": _json_bytes(tokenizer_config),
         "config.json": _json_bytes(config),  # last: a folder with a config is complete
     }
     folder = Path(out_folder)

@@ -35,7 +35,6 @@ def write_encoder(folder: Path, *, seed: int = 0, num_files: int = 1, decoder: b
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder, tensors, num_files=num_files)
     (folder / "spiece.model").write_bytes(train_vocabulary(CAPTIONS, vocab_size=150))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}')
     (folder / "config.json").write_text(json.dumps(config))
     return params
 

@@ -53,6 +53,12 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def shorten_the_captions(path):
+    data = path.read_bytes()
+    assert b'\\"red apple\\", ' in data
+    path.write_bytes(data.replace(b'\\"red apple\\", ', b" " * 15))
+
+
 def replace(path):
     save_file({"tokens": np.zeros((2, 2))}, path)
 

@@ -160,6 +160,9 @@ def edited(folder, tmp_path, **changes):
         ({"feed_forward_proj": "gated-relu"}, "feed_forward_proj 'gated-relu'"),
         ({"d_kv": None, "num_layers": "2"}, "positive integer for: d_kv, num_layers"),
         ({"vocab_size": 10}, "a vocab_size of 10"),
+        ({"layer_norm_epsilon": "1e-6"}, "positive number for: layer_norm_epsilon"),
+        ({"relative_attention_num_buckets": 0}, "positive number for: relative_attention_num_buckets"),
+        ({"model_type": ["t5"]}, "expected the encoder of a T5"),
     ],
 )
 def test_a_config_of_something_else_is_refused(folder, tmp_path, changes, message):
@@ -181,6 +184,6 @@ def test_missing_and_broken_files_are_named(folder, tmp_path):
 
 
 def test_the_import_is_light():
-    code = "import sys, imagen_jax.text.encoder; print({'torch', 'tensorflow', 'transformers'} & set(sys.modules))"
+    code = "import sys, imagen_jax.text.encoder; print({'torch', 'tensorflow', 'sentencepiece'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

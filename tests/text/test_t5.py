@@ -105,7 +105,7 @@ def test_xxl_has_the_published_number_of_parameters():
 
 def test_xxl_over_four_chips_holds_a_quarter_each_and_adds_up_twice_a_block():
     model = T5Encoder(**XXL, dtype=jnp.bfloat16)
-    mesh = make_mesh(jax.devices()[:4], shards=4, num_bytes=0)
+    mesh = make_mesh(jax.devices()[:4], shards=4, num_bytes=0, divides=64)
     params = unflatten_dict(
         {
             path: jax.ShapeDtypeStruct(shape.shape, jnp.bfloat16, sharding=parameter_sharding(mesh, path))

@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.text.encoder import encoder_files, identify_encoder, load_encoder
 from imagen_jax.text.placement import fewest_shards
 from imagen_jax.text.t5_config import describe_width
+from imagen_jax.text.tokenizer import train_vocabulary
 from tests.text.published import CAPTIONS, write_encoder, write_tensors
 
 
@@ -80,7 +83,9 @@ def test_weights_tokenizer_and_architecture_each_decide_the_fingerprint(folder, 
     assert identify_encoder(tmp_path)[1] != before
     write_encoder(tmp_path)
     assert identify_encoder(tmp_path)[1] == before
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 2}')
+    (tmp_path / "tokenizer_config.json").write_text("of transformers; nothing here reads it")
+    assert identify_encoder(tmp_path)[1] == before
+    (tmp_path / "spiece.model").write_bytes(train_vocabulary([*CAPTIONS, "yellow"], vocab_size=150))
     assert identify_encoder(tmp_path)[1] != before
 
 
@@ -130,16 +135,22 @@ class Chip:
 
 @pytest.mark.parametrize(("gigabytes", "shards"), [(8, 1), (14, 2), (26, 4), (50, 4)])
 def test_as_few_chips_share_a_copy_as_hold_it(gigabytes, shards):
-    assert fewest_shards([Chip(16e9)] * 4, int(gigabytes * 1e9)) == shards
+    assert fewest_shards([Chip(16e9)] * 4, int(gigabytes * 1e9), divides=64) == shards
 
 
 def test_devices_that_can_not_hold_or_divide_it_are_refused(folder):
     with pytest.raises(InputError, match=r"60.0 GB, and 4 device\(s\) have 12.8 GB free each.*--encoder_devices=cpu"):
-        fewest_shards([Chip(16e9)] * 4, int(60e9))
-    with pytest.raises(InputError, match="shards = 3; expected a divisor of 8"):
-        load_encoder(folder, shards=3)
-    with pytest.raises(InputError, match="shards = 8; expected a divisor of the encoder's num_heads, 4"):
-        load_encoder(folder, shards=8)
+        fewest_shards([Chip(16e9)] * 4, int(60e9), divides=64)
+    # By their memory three would do, but three don't divide the heads.
+    assert fewest_shards([Chip(16e9)] * 12, int(30e9), divides=64) == 4
+    for shards in (3, 8):
+        with pytest.raises(InputError, match=rf"shards = {shards}; expected a divisor of .*: 1, 2, 4$"):
+            load_encoder(folder, shards=shards)
+    for devices in ([], jax.devices()[:1] * 2):
+        with pytest.raises(InputError, match="expected at least one, and each once"):
+            load_encoder(folder, devices=devices)
+    with pytest.raises(InputError, match="batch size must be at least 1"):
+        load_encoder(folder, batch_size=0)
 
 
 def drop_a_tensor(folder):
@@ -176,6 +187,14 @@ def leave_a_pickle(folder):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
 
 
+def name_another_variant(folder):
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+
+
+def lose_the_tokenizer(folder):
+    (folder / "spiece.model").unlink()
+
+
 def lose_a_part(folder):
     tensors = load_file(folder / "model.safetensors")
     remove(folder)
@@ -194,6 +213,8 @@ def lose_a_part(folder):
         (garble, r"model\.safetensors\" is truncated or damaged"),
         (remove, r"has no weights; expected model\.safetensors, or model\.safetensors\.index\.json and"),
         (leave_a_pickle, r"as a pickle \(pytorch_model\.bin\).* python -c "),
+        (name_another_variant, r"there is model\.fp16\.safetensors: give it that name"),
+        (lose_the_tokenizer, r"has no tokenizer: expected spiece\.model or tokenizer\.json"),
         (lose_a_part, r"lacks model-00002-of-00002\.safetensors, which model\.safetensors\.index\.json names"),
     ],
 )
@@ -209,9 +230,36 @@ def test_an_encoder_is_its_config_tokenizer_and_weights(folder, copy):
     (copy / "pytorch_model.bin").write_bytes(b"44 GB")
     (copy / "README.md").write_text("of the hub")
     names = [path.name for path in encoder_files(copy)]
-    assert names == ["config.json", "spiece.model", "tokenizer_config.json", "model.safetensors"]
+    assert names == ["config.json", "spiece.model", "model.safetensors"]
+
+
+def test_parts_with_the_decoder_alone_need_not_be_there(folder, tmp_path):
+    write_encoder(tmp_path, num_files=2, decoder=True)
+    index = tmp_path / "model.safetensors.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    names = {
+        key: "absent.safetensors" if key.startswith(("decoder", "lm_head")) else file for key, file in names.items()
+    }
+    index.write_text(json.dumps({"weight_map": names}))
+    assert load_encoder(tmp_path).fingerprint == load_encoder(folder).fingerprint
+    assert "absent.safetensors" not in {path.name for path in encoder_files(tmp_path)}
+
+
+def test_token_embeddings_may_have_their_other_name(folder, copy):
+    edit_tensors(copy, lambda tensors: tensors.update({"encoder.embed_tokens.weight": tensors.pop("shared.weight")}))
+    assert load_encoder(copy).fingerprint == load_encoder(folder).fingerprint
+
+
+def test_float32_is_float32_on_accelerators_too(folder):
+    ids, mask = np.ones((1, 16), np.int32), np.ones((1, 16), bool)
+    for dtype, precision in ((jnp.float32, "HIGHEST"), (jnp.bfloat16, "DEFAULT")):
+        encoder = load_encoder(folder, dtype=dtype)
+        lowered = encoder._apply.lower({"params": encoder._params}, ids, mask).as_text()
+        used = re.findall(r"precision = \[(\w+), (\w+)\]", lowered)
+        assert len(used) == 2 * 9  # q, k, v, logits, values, o; wi_0, wi_1, wo
+        assert set(used) == {(precision, precision)}
 
 
 def test_a_width_names_the_encoders_that_have_it():
-    assert describe_width(4096) == "width 4096 (as of t5-v1_1-xxl, flan-t5-xxl, mt5-xxl, umt5-xxl)"
+    assert describe_width(4096) == "width 4096 (as of t5-v1_1-xxl, flan-t5-xxl, mt5-xxl, umt5-xxl, ul2, flan-ul2)"
     assert describe_width(1000) == "width 1000 (of no published T5)"

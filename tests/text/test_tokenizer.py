@@ -1,7 +1,9 @@
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from imagen_jax.errors import InputError
 from imagen_jax.text.tokenizer import EOS_ID, PAD_ID, Tokenizer, count_pieces, train_vocabulary
@@ -18,7 +20,6 @@ CAPTIONS = [
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer")
     (path / "spiece.model").write_bytes(train_vocabulary(CAPTIONS, vocab_size=100))
-    (path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}')
     return path
 
 
@@ -42,8 +43,6 @@ def test_rows_are_tokens_then_one_end_of_sentence_then_padding(tokenizer):
 
 
 def test_ids_are_those_of_the_sentencepiece_library(folder):
-    import sentencepiece
-
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
     tokenizer = Tokenizer(folder, 64)
     for caption in (*CAPTIONS, "RED Apple", "  two   spaces ", "苹果 🍎 apple", "person\u2019s ﬁne", "zebra 42"):
@@ -115,8 +114,65 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"expected spiece.model or tokenizer.json"):
         Tokenizer(tmp_path, 32)
     (tmp_path / "spiece.model").write_bytes(b"garbage")
-    with pytest.raises(InputError, match="no readable T5 tokenizer"):
+    with pytest.raises(InputError, match=r"is no readable tokenizer .*fetch it again"):
         Tokenizer(tmp_path, 32)
+
+
+def test_a_tokenizer_in_the_folder_beside_is_found_out(folder, tmp_path):
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "spiece.model").write_bytes((folder / "spiece.model").read_bytes())
+    with pytest.raises(InputError, match=r"copy it from .*tokenizer/spiece\.model"):
+        Tokenizer(tmp_path / "text_encoder", 32)
+
+
+def test_bytes_stand_for_what_a_multilingual_vocabulary_lacks(tmp_path):
+    """mT5's and umT5's vocabularies fall back to bytes; <unk> would lose what was said."""
+    flags: Any = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2, "num_threads": 1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CAPTIONS),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=400,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        remove_extra_whitespaces=False,
+        **flags,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    tokenizer = Tokenizer(tmp_path, 32)
+    for caption in ("red \U0001f34e apple", "\u7ea2", "two  spaces "):
+        ids, mask = tokenizer([caption])
+        assert ids[mask].tolist() == [*pieces.encode(caption), EOS_ID]
+        assert (ids[mask] != 2).all()
+
+
+def test_special_tokens_in_a_caption_are_text(tokenizer):
+    ids, mask = tokenizer(["red </s> apple <pad>"])
+    assert (ids[mask][:-1] > EOS_ID).all()
+
+
+def test_a_json_tokenizer_is_read_with_its_own_normaliser(tmp_path):
+    from tokenizers import Tokenizer as Json
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    words = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("\u2581red", -1.0),
+        ("\u2581apple", -1.0),
+        ("\u2581", -3.0),
+    ]
+    json_tokenizer = Json(models.Unigram(words, 2, False))
+    json_tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    json_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # pyright: ignore[reportAttributeAccessIssue]
+    json_tokenizer.enable_truncation(1)
+    json_tokenizer.enable_padding(length=9)
+    json_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path, 8)
+    ids, mask = tokenizer(["RED Apple"])
+    assert ids[mask].tolist() == [3, 4, EOS_ID]
+    assert tokenizer.vocab_size == len(words)
 
 
 def test_a_length_without_room_for_a_token_is_refused(folder):
