@@ -33,9 +33,11 @@ STYLES = (
     *("a photo of", "Two", "an OIL painting,", "  several", "l\u2019image d\u2019"),
     *("\u4e00\u5f20\u7167\u7247", "N\u00ba 7:"),
 )
+# No "5,000": where two readings of a run are equally likely ("0", "00" or "00", "0"), SentencePiece, which T5 was
+# trained with and which ours is, and transformers' port of it choose differently. T5's own vocabulary has "000".
 THINGS = (
     *("cats", "a red\tapple", "\U0001f34e emoji", "x" * 30, "na\u00efve \ufb01nches"),
-    *("5,000 bees!?", "<b>words</b>", "\u82f9\u679c \u7ea2"),
+    *("5,210 bees!?", "<b>words</b>", "\u82f9\u679c \u7ea2"),
 )
 PLACES = ("", " in the rain ", " on Mars...", " (1887)", "\nat night", " \u2014 4K, HDR", " <s> and on")
 
