@@ -1,5 +1,6 @@
 """Against transformers' T5 encoders, with random weights that it saved, and its tokenizer. Needs the extra `parity`."""
 
+import importlib
 import shlex
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from imagen_jax.text.t5 import relative_position_bucket
 from imagen_jax.text.tokenizer import EOS_ID, Tokenizer
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 # What torch and transformers warn about is theirs.
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
@@ -64,8 +66,6 @@ def write_vocabulary(folder: Path) -> None:
 
 def save_reference(folder: Path, family: str, *, shard_size: str = "1GB", **save: Any) -> Any:
     """Random weights of `family`, saved by transformers; returns its encoder in float32."""
-    import transformers
-
     prefix, config, with_decoder = FAMILIES[family]
     torch.manual_seed(0)
     config = getattr(transformers, f"{prefix}Config")(**SIZES, **config)
@@ -102,11 +102,9 @@ def test_embeddings_equal_transformers(tmp_path, family, shard_size):
 
 
 def test_the_whole_way_from_captions_equals_transformers(tmp_path):
-    from transformers import AutoTokenizer
-
     reference = save_reference(tmp_path, "t5-v1_1")
     texts = captions(40)
-    inputs = AutoTokenizer.from_pretrained(tmp_path)(
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(
         texts, padding="max_length", max_length=64, truncation=True, return_tensors="pt"
     )
     with torch.no_grad():
@@ -121,9 +119,7 @@ def test_the_whole_way_from_captions_equals_transformers(tmp_path):
 def test_bfloat16_is_within_two_percent(tmp_path, saved_as):
     reference = save_reference(tmp_path, "t5-v1_1")
     if saved_as != "float32":
-        from transformers import T5EncoderModel
-
-        half = T5EncoderModel.from_pretrained(tmp_path, dtype=getattr(torch, saved_as))
+        half = transformers.T5EncoderModel.from_pretrained(tmp_path, dtype=getattr(torch, saved_as))
         half.save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path, dtype=jnp.bfloat16)
     rng = np.random.default_rng(0)
@@ -137,13 +133,11 @@ def test_bfloat16_is_within_two_percent(tmp_path, saved_as):
 
 
 def test_token_ids_equal_transformers(tmp_path):
-    from transformers import AutoTokenizer
-
     write_vocabulary(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     texts = captions(1000)
     assert len(set(texts)) > 950
-    reference = AutoTokenizer.from_pretrained(tmp_path)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
     expected = reference(texts, padding="max_length", max_length=48, truncation=True, return_tensors="np")
     assert not expected["attention_mask"].all(axis=1).all()
     assert expected["attention_mask"].all(axis=1).any()
@@ -176,10 +170,9 @@ def test_a_pickle_is_refused_and_the_command_of_the_message_converts_it(tmp_path
 
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (16, 64), (64, 512)])
 def test_buckets_equal_torch(num_buckets, max_distance):
-    from transformers.models.t5.modeling_t5 import T5Attention
-
     relative = np.arange(-1100, 1101)
-    expected = T5Attention._relative_position_bucket(
+    attention = importlib.import_module("transformers.models.t5.modeling_t5").T5Attention
+    expected = attention._relative_position_bucket(
         torch.from_numpy(relative), num_buckets=num_buckets, max_distance=max_distance
     )
     actual = relative_position_bucket(relative, num_buckets=num_buckets, max_distance=max_distance)
