@@ -3,6 +3,7 @@
 import importlib
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_a_pickle_is_refused_and_the_command_of_the_message_converts_it(tmp_path
     with pytest.raises(InputError, match=r"as a pickle .*convert it once") as refused:
         load_encoder(folder)
     command = str(refused.value).rsplit("are installed: ", 1)[1]
-    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True, capture_output=True)
     compare(reference, load_encoder(folder), 40)
 
 
