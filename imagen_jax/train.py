@@ -3,7 +3,8 @@
 python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
 
 The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0
-done; 42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a mistake in the command or the config.
+done; 42 stopped by SIGTERM after a checkpoint; 2 a mistake in the command or the config; 3 all checkpoints are damaged;
+4 the loss or its gradient was not finite, 20 steps in a row.
 """
 
 import dataclasses
@@ -21,14 +22,14 @@ from imagen_jax import config as config_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import TextStore
-from imagen_jax.errors import EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
+from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
 from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.files import read_json, write_json, write_text
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.sampling.folder import STAGE_FILE
 from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import loop, parallel
-from imagen_jax.training.checkpoint import has_checkpoint
+from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
@@ -102,6 +103,9 @@ def main() -> int:
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
         )
+    except NoCheckpointError as error:
+        logging.error("%s", error)
+        return EXIT_NO_CHECKPOINT
     except loop.NotFiniteError as error:
         logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)
         return EXIT_NOT_FINITE

@@ -106,7 +106,8 @@ def train_step(
         are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
 
     Returns:
-      The new state, and float32 scalars: loss, grad_norm, param_norm, update_norm.
+      The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
+      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are.
     """
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
@@ -128,14 +129,30 @@ def train_step(
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = cast(Params, optax.apply_updates(state.params, updates))
+    ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
+    grad_norm = optax.tree.norm(grads)
+    # A step that isn't finite changes nothing but the counters.
+    ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    params, opt_state, ema_params = jax.tree.map(
+        lambda new, old: jnp.where(ok, new, old),
+        (params, opt_state, ema_params),
+        (state.params, state.opt_state, state.ema_params),
+    )
+    new_state = TrainState(
+        step=state.step + 1,
+        skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
+        params=params,
+        opt_state=opt_state,
+        ema_params=ema_params,
+    )
     metrics = {
         "loss": loss,
-        "grad_norm": optax.tree.norm(grads),
+        "grad_norm": grad_norm,
         "param_norm": optax.tree.norm(params),
         "update_norm": optax.tree.norm(updates),
+        "skipped_in_row": new_state.skipped_in_row,
     }
-    ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params), metrics
+    return new_state, metrics
 
 
 def _mean_loss_and_gradient(

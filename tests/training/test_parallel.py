@@ -9,7 +9,6 @@ import pytest
 from imagen_jax.diffusion.objective import diffusion_loss
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.training import parallel
-from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import train_step
 from tests.training import tiny
 
@@ -72,9 +71,7 @@ def run_linear(*, num_devices: int, accumulate_steps: int, unroll: bool = False,
         unroll=unroll,
     )
     params = {"kernel": np.eye(3, dtype=np.float32), "bias": np.zeros((1, 1, 1, 3), np.float32)}
-    state = parallel.replicate(
-        TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params), ema_params=params), devices
-    )
+    state = parallel.replicate(tiny.state_of(params, optimizer), devices)
     pmapped, losses = parallel.pmap_step(step, devices), []
     for index in range(3):
         image = tiny.batch(index, size=32)["image"]

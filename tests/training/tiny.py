@@ -54,6 +54,17 @@ def _shapes() -> TrainState:
     return jax.eval_shape(lambda key: create_state(MODEL, optimizer(), key, inputs), jax.random.key(0))
 
 
+def state_of(params: Any, optimizer: optax.GradientTransformation, *, step: int = 0) -> TrainState:
+    """A fresh state of any parameters."""
+    return TrainState(
+        step=np.int32(step),  # pyright: ignore[reportArgumentType]
+        skipped_in_row=np.int32(0),  # pyright: ignore[reportArgumentType]
+        params=params,
+        opt_state=optimizer.init(params),
+        ema_params=params,
+    )
+
+
 def state(seed: int = 0) -> TrainState:
     """A state of numpy arrays, its parameters random everywhere; nothing is compiled."""
     # Zeros are what Adam starts from.
