@@ -82,17 +82,20 @@ def main() -> int:
 
     devices = jax.local_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    state = parallel.replicate(jax.jit(create)(init_key), devices)
+    run = parallel.parallelise(
+        config.train.strategy, build.step(config), devices, jax.eval_shape(create, jax.random.key(0))
+    )
+    state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
     logging.info(
-        "%s: %.1fM parameters, %d images of %s, text by %s, %d %s device(s)",
+        "%s: %.1fM parameters, %d images of %s, text by %s, %s on %d %s device(s)",
         workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
-        text_store.encoder_name, len(devices), devices[0].platform,
+        text_store.encoder_name, config.train.strategy, len(devices), devices[0].platform,
     )  # fmt: skip
     try:
         _, done = loop.train(
             state,
-            parallel.pmap_step(build.step(config), devices),
-            prefetch_to_devices(iter(dataset), devices=devices),
+            run.step,
+            prefetch_to_devices(iter(dataset), devices=devices, device_axis=run.device_axis),
             train_key,
             workdir=workdir,
             num_steps=config.train.num_steps,

@@ -67,7 +67,7 @@ def train(
 
     Args:
       state: a fresh state on the devices; a checkpoint replaces it.
-      step_fn: `parallel.pmap_step`.
+      step_fn: `parallel.Parallel.step`.
       batches: of `data.pipeline.prefetch_to_devices`.
       key: the run's PRNG key.
       batch_size: images a step, all devices together.

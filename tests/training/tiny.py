@@ -44,8 +44,8 @@ def loss_fn(**changes: Any):
     return make_loss_fn(MODEL, **settings | changes)
 
 
-def step(**changes: Any):
-    return partial(train_step, loss_fn=loss_fn(**changes), optimizer=optimizer(), ema_decay=0.99)
+def step(optimizer: optax.GradientTransformation = optimizer(), **changes: Any):  # noqa: B008 (it has no state)
+    return partial(train_step, loss_fn=loss_fn(**changes), optimizer=optimizer, ema_decay=0.99)
 
 
 @cache
