@@ -121,6 +121,7 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
     devices = jax.local_devices()[:1]
     create = build.create(config, text_width=store.width)
     state = parallel.replicate(jax.jit(create)(jax.random.key(0)), devices)
+    run_step = parallel.parallelise("pmap", build.step(config), devices, state).step
     dataset = make_dataset(
         source,
         store,
@@ -132,11 +133,11 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
     iterator = prefetch_to_devices(iter(dataset), devices=devices)
     batches = list(itertools.islice(iterator, 4))
     iterator.close()
-    step, numbers = parallel.pmap_step(build.step(config), devices), itertools.count()
+    numbers = itertools.count()
 
     def run() -> None:
         nonlocal state
-        state, _ = step(state, batches[next(numbers) % len(batches)], jax.random.key(1))
+        state, _ = run_step(state, batches[next(numbers) % len(batches)], jax.random.key(1))
         jax.block_until_ready(state)
 
     return _median_seconds(run)

@@ -29,6 +29,7 @@ from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.state import create_state, model_inputs
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
@@ -47,6 +48,7 @@ def check(config: Any) -> None:
     schedule(config)
     lookup(TARGETS, config.diffusion.prediction, what="prediction type")
     lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
+    lookup(STRATEGIES, config.train.strategy, what="strategy")
     _check_sampling(config)
     _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):

@@ -32,7 +32,7 @@ _FIELDS = {
     "model": "name channels channel_mults num_blocks",
     "diffusion": "schedule prediction weighting stratified_times caption_drop_rate max_aug_level",
     "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
-    "train": "num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints",
+    "train": "strategy num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints",
     "sampling": "sampler num_steps guidance_weight threshold aug_level",
 }
 
@@ -94,6 +94,7 @@ def base_config() -> Any:
     )
     config.train = ConfigDict(
         {
+            "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
             "accumulate_steps": 1,  # parts in which a device computes its share of a batch: less memory, except on CPUs
             "log_every": 100,  # steps
@@ -216,7 +217,7 @@ def _check_fields(config: ConfigDict) -> None:
 def _check_ranges(config: Any) -> None:
     flat = {f"{group}.{field}": config[group][field] for group, fields in _FIELDS.items() for field in fields.split()}
     positive_ints = ["data.image_size", "data.batch_size", "data.max_tokens", "model.channels", "sampling.num_steps"]
-    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split()]:
+    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field != "strategy"]:
         if not _is_int(flat[name]) or flat[name] <= 0:
             _fail(name, flat[name], "> 0")
     for name in ("data.low_res_size", "data.crop_size", "optimizer.warmup_steps", "optimizer.decay_steps"):

@@ -3,7 +3,8 @@
 python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
 
 The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0
-done; 42 stopped by SIGTERM after a checkpoint; 4 the loss was not finite; 2 a mistake in the command or the config.
+done; 42 stopped by SIGTERM after a checkpoint; 2 a mistake in the command or the config; 3 all checkpoints are damaged;
+4 the loss or its gradient was not finite, 20 steps in a row.
 """
 
 import dataclasses
@@ -21,14 +22,14 @@ from imagen_jax import config as config_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import TextStore
-from imagen_jax.errors import EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
+from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
 from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.files import read_json, write_json, write_text
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.sampling.folder import STAGE_FILE
 from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import loop, parallel
-from imagen_jax.training.checkpoint import has_checkpoint
+from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
@@ -81,17 +82,20 @@ def main() -> int:
 
     devices = jax.local_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    state = parallel.replicate(jax.jit(create)(init_key), devices)
+    run = parallel.parallelise(
+        config.train.strategy, build.step(config), devices, jax.eval_shape(create, jax.random.key(0))
+    )
+    state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
     logging.info(
-        "%s: %.1fM parameters, %d images of %s, text by %s, %d %s device(s)",
+        "%s: %.1fM parameters, %d images of %s, text by %s, %s on %d %s device(s)",
         workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
-        text_store.encoder_name, len(devices), devices[0].platform,
+        text_store.encoder_name, config.train.strategy, len(devices), devices[0].platform,
     )  # fmt: skip
     try:
         _, done = loop.train(
             state,
-            parallel.pmap_step(build.step(config), devices),
-            prefetch_to_devices(iter(dataset), devices=devices),
+            run.step,
+            prefetch_to_devices(iter(dataset), devices=devices, device_axis=run.device_axis),
             train_key,
             workdir=workdir,
             num_steps=config.train.num_steps,
@@ -102,6 +106,9 @@ def main() -> int:
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
         )
+    except NoCheckpointError as error:
+        logging.error("%s", error)
+        return EXIT_NO_CHECKPOINT
     except loop.NotFiniteError as error:
         logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)
         return EXIT_NOT_FINITE

@@ -45,6 +45,7 @@ def make_config(**overrides: Any) -> Any:
             "weight_decay": 0.0,
         },
         "train": {
+            "strategy": "pmap",
             "num_steps": 100,
             "accumulate_steps": 1,
             "log_every": 10,

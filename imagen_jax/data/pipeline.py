@@ -105,7 +105,7 @@ def check_batch_size(batch_size: int, divisor: int, *, what: str) -> None:
 
 
 def prefetch_to_devices(
-    iterator: grain.DatasetIterator, *, devices: Sequence[Any], depth: int = 2
+    iterator: grain.DatasetIterator, *, devices: Sequence[Any], device_axis: bool = True, depth: int = 2
 ) -> grain.DatasetIterator:
     """Batches on this process's devices, made ready by a background thread `depth` batches ahead.
 
@@ -115,22 +115,26 @@ def prefetch_to_devices(
     Args:
       iterator: of `make_dataset`'s batches, leading dimension B. From here on the thread owns it.
       devices: this process's jax devices, in the order that pmap has them (`jax.local_devices()`).
+      device_axis: as `jax.pmap` wants them, so that it copies nothing.
 
     Returns:
-      An iterator of dicts of jax.Array [len(devices), B / len(devices), ...], sharded over the leading dimension as
-      `jax.pmap` wants them, so that it copies nothing.
+      An iterator of dicts of jax.Array [B,...], or with `device_axis` [len(devices), B / len(devices), ...], sharded
+      over the leading dimension.
 
     Raises:
       InputError: with the first batch, if the devices don't divide B.
     """
-    return grain.experimental.ThreadPrefetchDatasetIterator(_ToDevices(iterator, devices), prefetch_buffer_size=depth)
+    return grain.experimental.ThreadPrefetchDatasetIterator(
+        _ToDevices(iterator, devices, device_axis=device_axis), prefetch_buffer_size=depth
+    )
 
 
 class _ToDevices(grain.DatasetIterator):
     """Splits a batch over the devices."""
 
-    def __init__(self, parent: grain.DatasetIterator, devices: Sequence[Any]):
+    def __init__(self, parent: grain.DatasetIterator, devices: Sequence[Any], *, device_axis: bool):
         super().__init__(parent)
+        self._device_axis = device_axis
         self._num_devices = len(devices)
         mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
         self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
@@ -140,7 +144,7 @@ class _ToDevices(grain.DatasetIterator):
 
     def _split(self, array: np.ndarray) -> np.ndarray:
         check_batch_size(len(array), self._num_devices, what="devices of this process")
-        return array.reshape(self._num_devices, -1, *array.shape[1:])
+        return array.reshape(self._num_devices, -1, *array.shape[1:]) if self._device_axis else array
 
     def get_state(self) -> dict[str, Any]:
         return self._parent.get_state()

@@ -1,6 +1,10 @@
 """Checkpoints of a run: its state and the data iterator's position. The only file that knows orbax."""
 
+import hashlib
+import json
 import logging as std_logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +12,39 @@ import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from imagen_jax.errors import InputError
+from imagen_jax.training.digest import differing, digest
 from imagen_jax.training.state import TrainState
 from imagen_jax.types import Params
 
 _FOLDER = "checkpoints"
+_DAMAGED = "corrupt-"
+
+
+class NoCheckpointError(RuntimeError):
+    """There are checkpoints, and all of them are damaged."""
 
 
 class Checkpointer:
-    """Checkpoints in WORKDIR/checkpoints, each whole or absent: a kill at any moment leaves the last finished one."""
+    """Checkpoints in WORKDIR/checkpoints, each whole or absent: a kill at any moment leaves the last finished one.
+
+    Each holds the state, the position of the data, and digests of both, by which a damaged one is found and set aside.
+    """
 
     def __init__(self, workdir: Path, *, keep: int):
-        """`keep`: how many of the newest stay on disk."""
+        """`keep`: how many of the newest stay on disk.
+
+        Raises:
+          NoCheckpointError: there are only damaged ones, which an earlier run has set aside.
+        """
         self._folder = (workdir / _FOLDER).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._manager = _manager(self._folder, ocp.StandardCheckpointHandler(), options)
+        if self.latest_step is None:
+            self._raise_if_all_damaged()
 
     @property
     def latest_step(self) -> int | None:
@@ -36,25 +56,47 @@ class Checkpointer:
 
         Args:
           data: the iterator, whose position is that of the batch last taken.
+
+        Raises:
+          InputError: this one or the one before can't be written: no space, no permission.
         """
         if self.latest_step == step:
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(data),
-            ),
-        )
+        meta = {"state": digest(state), "data": _digest_of_position(data)}
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    data=grain.checkpoint.CheckpointSave(data),
+                    digest=ocp.args.JsonSave(meta),
+                ),
+            )
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
-        """The newest checkpoint, onto the devices that `state` is on; sets the position of `data`.
+        """The newest checkpoint that is whole, onto the devices that `state` is on; sets the position of `data`.
+
+        A newer one that is damaged is renamed to "corrupt-STEP", with a warning that says what is wrong with it.
 
         Raises:
           InputError: it holds other parameters than `state`; the message lists them.
+          NoCheckpointError: all are damaged.
         """
-        step = self.latest_step
-        assert step is not None, f"no checkpoint in {self._folder}"
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, state, data)
+            except InputError:
+                raise
+            except Exception as error:  # orbax raises exceptions of every class for what it can't read
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+            damaged = self._folder / f"{_DAMAGED}{step}"
+            (self._folder / str(step)).rename(damaged)
+            self._manager.reload()
+            logging.warning("the checkpoint of step %d is damaged, and now called %s: %s", step, damaged, reason)
+        self._raise_if_all_damaged()
+        raise AssertionError(f"no checkpoint in {self._folder}")
+
+    def _restore(self, step: int, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         saved = self._manager.item_metadata(step)["state"]
         _check_same_arrays(saved["params"], state.params, where=self._folder / str(step))
         restored = self._manager.restore(
@@ -62,14 +104,43 @@ class Checkpointer:
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
                 data=grain.checkpoint.CheckpointRestore(data),
+                digest=ocp.args.JsonRestore(),
             ),
         )
+        if changed := differing(restored["state"], restored["digest"]["state"]):
+            raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
+        if _digest_of_position(data) != restored["digest"]["data"]:
+            raise ValueError("the position of the data has changed since it was saved")
         return restored["state"]
 
     def close(self) -> None:
-        """Waits for the last save, without which it would be lost."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last save, without which it would be lost.
+
+        Raises:
+          InputError: it can't be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of every class, and some of them only at the next save
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(
+                f'can\'t write checkpoints to "{self._folder}": {reason}; make space or give permission, and run the '
+                "same command again: it goes on from the last whole checkpoint"
+            ) from error
+
+    def _raise_if_all_damaged(self) -> None:
+        damaged = sorted(path.name for path in self._folder.glob(f"{_DAMAGED}*"))
+        if damaged:
+            raise NoCheckpointError(
+                f'"{self._folder}" holds damaged checkpoints only ({", ".join(damaged)}); to start from the beginning, '
+                "delete that folder"
+            )
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -88,24 +159,35 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
     if not folder.is_dir():
         raise InputError(f'no checkpoints in "{workdir}"; expected the --workdir of a training run')
     with _manager(folder, ocp.PyTreeCheckpointHandler()) as manager:
-        step = manager.latest_step()
-        if step is None:
+        steps = sorted(manager.all_steps(), reverse=True)
+        if not steps:
             raise InputError(f'no finished checkpoint in "{folder}"; train longer, or run the same training again')
-        saved = manager.item_metadata(step)["state"]["ema_params"]
-        # As numpy, so that it doesn't matter on which devices they were; and of the state only this.
-        restored = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
-                    item={"ema_params": saved},
-                    restore_args={
-                        "ema_params": jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-                    },
-                    partial_restore=True,
-                )
+        for step in steps:
+            try:
+                return _read_ema_params(manager, step), step
+            except Exception as error:  # orbax raises exceptions of every class for what it can't read
+                logging.warning("the checkpoint of step %d in %s is damaged: %s", step, folder, error)
+    raise InputError(f'all checkpoints in "{folder}" are damaged; export another run')
+
+
+def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
+    saved = manager.item_metadata(step)["state"]["ema_params"]
+    # As numpy, so that it doesn't matter on which devices they were; and of the state only this.
+    restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                item={"ema_params": saved},
+                restore_args={"ema_params": jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)},
+                partial_restore=True,
             ),
-        )
-    return restored["state"]["ema_params"], step
+            digest=ocp.args.JsonRestore(),
+        ),
+    )
+    expected = {path: n for path, n in restored["digest"]["state"].items() if path.startswith("ema_params/")}
+    if changed := differing(restored["state"], expected):
+        raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
+    return restored["state"]["ema_params"]
 
 
 def _manager(
@@ -115,8 +197,16 @@ def _manager(
     std_logging.getLogger("absl").addFilter(_is_not_about_defaults)
     # Named, so that the metadata of a checkpoint can be read before the checkpoint is. Any: grain's handler has orbax's
     # methods, but not its type.
-    handlers: dict[str, Any] = {"state": state_handler, "data": grain.checkpoint.CheckpointHandler()}
+    handlers: dict[str, Any] = {
+        "state": state_handler,
+        "data": grain.checkpoint.CheckpointHandler(),
+        "digest": ocp.JsonCheckpointHandler(),
+    }
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+
+
+def _digest_of_position(data: grain.DatasetIterator) -> str:
+    return hashlib.sha256(json.dumps(data.get_state(), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:

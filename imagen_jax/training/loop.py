@@ -25,8 +25,12 @@ from imagen_jax.types import Params
 EvaluateFn = Callable[[Params, int], Iterator[tuple[str, float | np.ndarray]]]
 
 
+# A few bad steps are skipped and forgotten; so many in a row are a run that has diverged.
+_MAX_SKIPPED_IN_ROW = 20
+
+
 class NotFiniteError(RuntimeError):
-    """The loss or the gradient is not a finite number any more."""
+    """The loss or the gradient has not been a finite number for many steps."""
 
 
 class _StopSignal:
@@ -63,7 +67,7 @@ def train(
 
     Args:
       state: a fresh state on the devices; a checkpoint replaces it.
-      step_fn: `parallel.pmap_step`.
+      step_fn: `parallel.Parallel.step`.
       batches: of `data.pipeline.prefetch_to_devices`.
       key: the run's PRNG key.
       batch_size: images a step, all devices together.
@@ -74,7 +78,7 @@ def train(
       The state, and whether all steps were done (False: stopped by SIGTERM, after a checkpoint).
 
     Raises:
-      NotFiniteError: naming the step. Nothing is saved after it.
+      NotFiniteError: 20 steps in a row were skipped. Nothing is saved after that.
       InputError: `workdir` holds another network's checkpoint.
     """
     # 1. Where were we?
@@ -105,7 +109,7 @@ def train(
                 _check_range(batch)
             if len(pending) > 1:
                 # The step before is still under way, so that the devices stay busy; but no more than that one is ahead.
-                jax.block_until_ready(pending[-2])
+                _check_finite(pending[-2], step=step - 1)
             state, metrics = step_fn(state, batch, key)
             pending.append(metrics)
             step += 1
@@ -116,7 +120,8 @@ def train(
             last = step == num_steps or stopping
             save, evaluate = (last or step % every == 0 for every in (checkpoint_every, evaluate_every))
             if last or save or evaluate or step % log_every == 0:
-                values = _mean(pending, last_step=step)
+                _check_finite(pending[-1], step=step)
+                values = _mean(pending)
                 pending = []
                 rates = clock.interval(step)
                 writer.scalars(step, values | rates)
@@ -133,14 +138,25 @@ def train(
     return state, step >= num_steps
 
 
-def _mean(pending: Sequence[Metrics], *, last_step: int) -> dict[str, float]:
+def _check_finite(metrics: Metrics, *, step: int) -> None:
+    """Waits for the step; raises NotFiniteError if it was the last of too many that were skipped."""
+    skipped = int(metrics["skipped_in_row"])
+    if skipped == 1:
+        logging.warning("the loss or its gradient is not finite at step %d, which is skipped", step)
+    if skipped >= _MAX_SKIPPED_IN_ROW:
+        raise NotFiniteError(
+            f"the loss or its gradient was not finite for {skipped} steps, up to step {step}; a lower learning rate "
+            "usually helps"
+        )
+
+
+def _mean(pending: Sequence[Metrics]) -> dict[str, float]:
+    """Over the steps that were not skipped, and how many were."""
     history = jax.device_get(list(pending))
-    for index, metrics in enumerate(history):
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            step = last_step - len(history) + index + 1
-            raise NotFiniteError(f"{bad[0]} is not finite at step {step}; a lower learning rate usually helps")
-    return {name: float(np.mean([metrics[name] for metrics in history])) for name in history[0]}
+    done = [metrics for metrics in history if not metrics["skipped_in_row"]]
+    names = [name for name in history[0] if name != "skipped_in_row"]
+    means = {name: float(np.mean([metrics[name] for metrics in done])) if done else math.nan for name in names}
+    return means | {"skipped_steps": len(history) - len(done)}
 
 
 def _check_range(batch: Mapping[str, jax.Array]) -> None:

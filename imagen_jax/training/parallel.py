@@ -1,32 +1,62 @@
-"""Running the pure train step on devices, of `jax.local_devices()`: data-parallel under `jax.pmap`."""
+"""Running the pure train step on devices: strategies, which differ in where the state lies.
 
-from collections.abc import Callable, Sequence
+pmap: the state is replicated, and gradients are averaged over the mapped axis. zero1 (arXiv 1910.02054): optimizer
+state and average are divided among the devices. fsdp: parameters too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from imagen_jax.registry import lookup
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Metrics
 from imagen_jax.types import Batch
 
 AXIS = "batch"
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+# `step.train_step` with all but state, batch, key, axis_name, gather and scatter.
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+
+
+class Parallel(NamedTuple):
+    """A train step on devices.
+
+    Attributes:
+      step: compiled; donates the state, so that the old one can't be used after the step.
+      state_sharding: where the state must lie; a tree like it.
+      device_axis: whether batches are [devices, B / devices, ...] instead of [B,...]; both are divided by devices.
+    """
+
+    step: StepFn
+    state_sharding: Any
+    device_axis: bool
+
+
+def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+    """`train_step` by the strategy of this name, a key of `STRATEGIES`.
+
+    Args:
+      state: its arrays, or their shapes.
+
+    Raises:
+      InputError: there is no such strategy.
+    """
+    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state)
 
 
 def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     """Puts a tree on all devices as plain global arrays: no leading device axis, nothing to undo before saving."""
-    return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(_mesh(devices), P()))
 
 
-def pmap_step(train_step: Callable[..., tuple[TrainState, Metrics]], devices: Sequence[Any]) -> StepFn:
-    """`train_step` under pmap: state, key and results are replicated, the batch is [devices, B, ...].
-
-    The state is donated: the old one can't be used after the step.
-    """
-    return jax.pmap(
+def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+    step = jax.pmap(
         partial(train_step, axis_name=AXIS),
         axis_name=AXIS,
         in_axes=(None, 0, None),
@@ -34,3 +64,54 @@ def pmap_step(train_step: Callable[..., tuple[TrainState, Metrics]], devices: Se
         devices=devices,
         donate_argnums=(0,),
     )
+    replicated = NamedSharding(_mesh(devices), P())
+    return Parallel(step, jax.tree.map(lambda _: replicated, state), device_axis=True)
+
+
+def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
+    """Under `jax.jit`: the compiler puts in the collectives that the shardings ask for."""
+    mesh = _mesh(devices)
+    whole: Any = NamedSharding(mesh, P())
+    divided = partial(_divide, mesh)
+    sharding = TrainState(
+        step=whole,
+        skipped_in_row=whole,
+        params=jax.tree.map(divided if shard_params else lambda _: whole, state.params),
+        opt_state=jax.tree.map(divided, state.opt_state),
+        ema_params=jax.tree.map(divided, state.ema_params),
+    )
+    # Without these two it may divide the computation of a convolution by its channels, which moves activations, not
+    # weights, and takes more memory than it saves.
+    gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
+    scatter = partial(jax.lax.with_sharding_constraint, shardings=jax.tree.map(divided, state.params))
+    step = jax.jit(
+        partial(train_step, axis_name=None, gather=gather, scatter=scatter),
+        in_shardings=(sharding, NamedSharding(mesh, P(AXIS)), whole),
+        out_shardings=(sharding, whole),
+        donate_argnums=(0,),
+    )
+    return Parallel(step, sharding, device_axis=False)
+
+
+def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:
+    """Along the longest axis that the devices divide; an array that has none, or is small, stays whole."""
+    count = mesh.size
+    axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
+    if not axes or leaf.size < _SMALL:
+        return NamedSharding(mesh, P())
+    longest = max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, P(*[AXIS if axis == longest else None for axis in range(leaf.ndim)]))
+
+
+def _mesh(devices: Sequence[Any]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))
+
+
+# Biases and norms: all of them together are a thousandth of a network, and each would be a collective of its own.
+_SMALL = 4096
+
+STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any], Parallel]] = {
+    "pmap": _pmap,
+    "zero1": partial(_sharded, shard_params=False),
+    "fsdp": partial(_sharded, shard_params=True),
+}

@@ -16,13 +16,15 @@ class TrainState(struct.PyTreeNode):
     """All that a step changes.
 
     Attributes:
-      step: int32 scalar, the number of steps done.
+      step: int32 scalar, the number of steps done, skipped ones included.
+      skipped_in_row: int32 scalar, how many of the last steps were skipped, because they were not finite.
       params: float32.
       opt_state: the optimizer's.
       ema_params: float32, the average that is sampled from and exported.
     """
 
     step: jax.Array
+    skipped_in_row: jax.Array
     params: Params
     opt_state: Any
     ema_params: Params
@@ -51,6 +53,7 @@ def create_state(
     params = model.init(key, **inputs)["params"]
     return TrainState(
         step=jnp.int32(0),
+        skipped_in_row=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         # A copy, because a step donates both.

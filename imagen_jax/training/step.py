@@ -1,5 +1,6 @@
 """The pure train step: (state, batch, key) -> state, metrics. `parallel` runs it on devices."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import jax
@@ -87,6 +88,8 @@ def train_step(
     stratified_times: bool = False,
     accumulate_steps: int = 1,
     unroll: bool = False,
+    gather: Callable[[Params], Params] = lambda params: params,
+    scatter: Callable[[Params], Params] = lambda grads: grads,
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of the batch.
 
@@ -104,9 +107,11 @@ def train_step(
         activations of one part at a time, for one update.
       unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
         are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
+      gather, scatter: of parameters before they are used and of gradients after, by `parallel`.
 
     Returns:
-      The new state, and float32 scalars: loss, grad_norm, param_norm, update_norm.
+      The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
+      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are.
     """
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
@@ -122,20 +127,37 @@ def train_step(
         t = objective.stratified_times(jax.random.fold_in(step_key, batch_size), index=index, batch_size=batch_size)
 
     loss, grads = _mean_loss_and_gradient(
-        loss_fn, state.params, (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
+        loss_fn, gather(state.params), (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
     )
     if axis_name is not None:
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
+    grads = scatter(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = cast(Params, optax.apply_updates(state.params, updates))
+    ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
+    grad_norm = optax.tree.norm(grads)
+    # A step that isn't finite changes nothing but the counters.
+    ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    params, opt_state, ema_params = jax.tree.map(
+        lambda new, old: jnp.where(ok, new, old),
+        (params, opt_state, ema_params),
+        (state.params, state.opt_state, state.ema_params),
+    )
+    new_state = TrainState(
+        step=state.step + 1,
+        skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
+        params=params,
+        opt_state=opt_state,
+        ema_params=ema_params,
+    )
     metrics = {
         "loss": loss,
-        "grad_norm": optax.tree.norm(grads),
+        "grad_norm": grad_norm,
         "param_norm": optax.tree.norm(params),
         "update_norm": optax.tree.norm(updates),
+        "skipped_in_row": new_state.skipped_in_row,
     }
-    ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params), metrics
+    return new_state, metrics
 
 
 def _mean_loss_and_gradient(
@@ -149,8 +171,9 @@ def _mean_loss_and_gradient(
     value_and_grad = jax.value_and_grad(mean_loss)
     if num_parts == 1:
         return value_and_grad(params, examples)
-    # B / num_parts is whole: `config.validate` checks it.
-    parts = jax.tree.map(lambda x: x.reshape(num_parts, x.shape[0] // num_parts, *x.shape[1:]), examples)
+    # B / num_parts is whole: `config.validate` checks it. Every num_parts-th example is in a part, so that each device
+    # has an equal share of all parts where the batch is divided among devices.
+    parts = jax.tree.map(lambda x: x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1), examples)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None

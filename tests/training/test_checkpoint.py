@@ -1,3 +1,8 @@
+import logging
+import resource
+import shutil
+import signal
+
 import grain
 import jax
 import numpy as np
@@ -5,7 +10,7 @@ import pytest
 
 from imagen_jax.errors import InputError
 from imagen_jax.training import parallel
-from imagen_jax.training.checkpoint import Checkpointer, load_ema_params
+from imagen_jax.training.checkpoint import Checkpointer, NoCheckpointError, load_ema_params
 from tests.training import tiny
 
 
@@ -74,3 +79,132 @@ def test_the_average_is_read_alone_for_export(tmp_path):
 def test_a_folder_without_checkpoints_is_a_clear_error(tmp_path):
     with pytest.raises(InputError, match="no checkpoints"):
         load_ema_params(tmp_path)
+
+
+def arrays(folder):
+    """The files that hold the arrays' bytes, the largest first."""
+    files = [path for path in (folder / "state").rglob("d/*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def truncate(folder):
+    path = arrays(folder)[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    path = arrays(folder)[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def lose(name):
+    def damage(folder):
+        path = next(folder.rglob(name))
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return damage
+
+
+def garble(name):
+    def damage(folder):
+        next(folder.rglob(name)).write_bytes(b"{")
+
+    return damage
+
+
+def move_the_data(folder):
+    path = next(path for path in (folder / "data").rglob("*") if path.is_file())
+    text = path.read_text()
+    assert "3" in text
+    path.write_text(text.replace("3", "2"))
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "bit flipped": flip_a_bit,
+    "empty": empty,
+    "no metadata": lose("_METADATA"),
+    "metadata garbled": garble("_METADATA"),
+    "no state": lose("state"),
+    "no data": lose("data"),
+    "data moved": move_the_data,
+    "no digest": lose("digest"),
+    "digest garbled": garble("metadata"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage):
+    state = jax.device_put(tiny.state(seed=1))
+    save(tmp_path, state, steps=[1, 2, 3])
+    folder = tmp_path / "checkpoints"
+    DAMAGES[damage](folder / "3")
+    checkpointer, fresh = Checkpointer(tmp_path, keep=3), data()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        restored = checkpointer.restore(jax.device_put(tiny.state(seed=2)), fresh)
+    assert int(restored.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
+    assert "the checkpoint of step 3 is damaged, and now called" in caplog.text
+    assert (folder / "corrupt-3").is_dir()
+    # As far as the state: the third batch is next.
+    expected = data()
+    np.testing.assert_array_equal(next(fresh), [next(expected) for _ in range(3)][-1])
+    # And on.
+    checkpointer.save(3, restored.replace(step=np.int32(3)), fresh)
+    checkpointer.close()
+    again = Checkpointer(tmp_path, keep=3)
+    assert int(again.restore(restored, data()).step) == 3
+    again.close()
+
+
+def test_where_all_are_damaged_nothing_starts_anew_unasked(tmp_path):
+    save(tmp_path, tiny.state(), steps=[1, 2])
+    for step in (1, 2):
+        empty(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(InputError, match=r"all checkpoints in .* are damaged"):
+        load_ema_params(tmp_path)
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    with pytest.raises(NoCheckpointError, match=r"damaged checkpoints only \(corrupt-1, corrupt-2\)"):
+        checkpointer.restore(tiny.state(), data())
+    checkpointer.close()
+    with pytest.raises(NoCheckpointError, match="to start from the beginning, delete"):
+        Checkpointer(tmp_path, keep=3)
+
+
+def test_export_takes_the_newest_whole_one(tmp_path):
+    save(tmp_path, tiny.state(), steps=[1, 2])
+    empty(tmp_path / "checkpoints" / "2")
+    assert load_ema_params(tmp_path)[1] == 1
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+@pytest.fixture
+def little_space():
+    """No file may grow beyond a kilobyte, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_clear_error_and_costs_no_older_checkpoint(tmp_path, little_space):
+    checkpointer, batches = Checkpointer(tmp_path, keep=3), data()
+    checkpointer.save(1, tiny.state(), batches)
+    checkpointer._manager.wait_until_finished()
+    little_space()
+    with pytest.raises(InputError, match=r"can't write checkpoints to .*make space"):  # noqa: PT012 (either of them)
+        checkpointer.save(2, tiny.state(), batches)
+        checkpointer.close()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    again = Checkpointer(tmp_path, keep=3)
+    assert int(again.restore(jax.device_put(tiny.state(seed=2)), data()).step) == int(tiny.state().step)
+    assert again.latest_step == 1
+    again.close()

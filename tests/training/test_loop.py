@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from imagen_jax.training.metrics import read_metrics
 from tests.training import tiny
 
 
-def run(workdir: Path, *, bad_step: int = 0, num_steps: int = 6, evaluators: Any = ()) -> Any:
-    """The loop with a step that only counts; its loss is NaN at `bad_step`."""
+def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: Any = ()) -> Any:
+    """The loop with a step that only counts; its loss is NaN at `bad_steps`."""
 
     def step_fn(state, batch, key) -> Any:
         step = int(state.step) + 1
-        loss = float("nan") if step == bad_step else float(step)
-        return state.replace(step=np.int32(step)), {"loss": loss, "grad_norm": 1.0}
+        bad = step in bad_steps
+        skipped = np.int32(state.skipped_in_row + 1 if bad else 0)
+        metrics = {"loss": float("nan") if bad else float(step), "grad_norm": 1.0, "skipped_in_row": skipped}
+        return state.replace(step=np.int32(step), skipped_in_row=skipped), metrics
 
     images = grain.MapDataset.range(8).map(lambda i: {"image": np.zeros((1, 2, 2, 3), np.float32)})
     return train(
@@ -41,14 +44,28 @@ def saved_steps(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_by_name_and_is_not_saved(tmp_path):
-    with pytest.raises(NotFiniteError, match="loss is not finite at step 5"):
-        run(tmp_path, bad_step=5)
-    assert saved_steps(tmp_path) == [2, 4]
-    state, done = run(tmp_path)
+def test_steps_that_are_not_finite_are_left_out_of_the_means_and_counted(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        _, done = run(tmp_path, bad_steps=(3, 5, 6))
     assert done
-    assert int(state.step) == 6
-    assert saved_steps(tmp_path) == [2, 4, 6]
+    lines = {line["step"]: line for line in read_metrics(tmp_path)}
+    assert [lines[step]["skipped_steps"] for step in (2, 3, 4, 6)] == [0, 1, 0, 2]
+    assert lines[4]["loss"] == 4
+    assert "not finite at step 3, which is skipped" in caplog.text
+    assert "at step 6," not in caplog.text  # the second in a row
+
+
+def test_twenty_in_a_row_end_the_run_and_the_last_good_state_stays(tmp_path):
+    # The loop looks at a step while the next one is under way.
+    with pytest.raises(NotFiniteError, match=r"not finite for 2[01] steps, up to step 2[56]"):
+        run(tmp_path, bad_steps=range(6, 99), num_steps=60)
+    assert saved_steps(tmp_path)[-1] == 24
+    # The count goes on where it was.
+    with pytest.raises(NotFiniteError, match=r"for 2[01] steps, up to step 2[56]"):
+        run(tmp_path, bad_steps=range(6, 99), num_steps=60)
+    state, done = run(tmp_path, num_steps=30)
+    assert done
+    assert int(state.step) == 30
 
 
 def test_means_over_each_interval_are_logged_and_evaluators_see_the_average(tmp_path):

@@ -8,43 +8,75 @@ import pytest
 
 from imagen_jax.diffusion.objective import diffusion_loss
 from imagen_jax.diffusion.schedules import cosine
+from imagen_jax.errors import InputError
 from imagen_jax.training import parallel
-from imagen_jax.training.state import TrainState
+from imagen_jax.training.collectives import count_collectives
 from imagen_jax.training.step import train_step
 from tests.training import tiny
 
 
-def run(num_devices: int, num_steps: int = 3):
+def run(strategy: str, num_devices: int, num_steps: int = 10):
+    """State and losses after some steps of plain gradient descent, whose rounding stays as small as it is."""
     devices = jax.devices()[:num_devices]
-    step = parallel.pmap_step(tiny.step(), devices)
-    state = parallel.replicate(tiny.state(), devices)
-    key = jax.random.key(1)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+    state = tiny.state_of(tiny.state().params, optimizer)
+    on_devices = parallel.parallelise(strategy, tiny.step(optimizer=optimizer), devices, state)
+    state = jax.device_put(state, on_devices.state_sharding)
     losses = []
     for index in range(num_steps):
-        batch = {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in tiny.batch(index).items()}
-        state, metrics = step(state, batch, key)
+        batch = tiny.batch(index)
+        if on_devices.device_axis:
+            batch = {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}
+        state, metrics = on_devices.step(state, batch, jax.random.key(1))
         losses.append(float(metrics["loss"]))
-    return jax.device_get(state), losses
+    return state, losses
 
 
 @pytest.fixture(scope="module")
 def on_one():
-    return run(1)
+    return run("pmap", 1)
 
 
 @pytest.fixture(scope="module")
 def on_eight():
-    return run(8)
+    """By strategy, of which each divides what it may, however small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "_SMALL", 0)
+        return {strategy: run(strategy, 8) for strategy in parallel.STRATEGIES}
 
 
-def test_eight_devices_train_as_one_does(on_one, on_eight):
-    np.testing.assert_allclose(on_eight[1], on_one[1], rtol=1e-5)
-    jax.tree.map(
-        # Adam divides by the gradient's size: where that is tiny, rounding decides the sign of a step of 1e-3.
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-        on_eight[0].params,
-        on_one[0].params,
-    )
+@pytest.mark.parametrize("strategy", parallel.STRATEGIES)
+def test_eight_devices_train_as_one_does(on_one, on_eight, strategy):
+    state, losses = on_eight[strategy]
+    np.testing.assert_allclose(losses, on_one[1], rtol=1e-5)
+    for part in ("params", "ema_params"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            jax.device_get(getattr(state, part)),
+            jax.device_get(getattr(on_one[0], part)),
+        )
+
+
+def bytes_on_a_device(tree):
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "divided"),
+    [("pmap", ()), ("zero1", ("opt_state", "ema_params")), ("fsdp", ("opt_state", "ema_params", "params"))],
+)
+def test_a_device_holds_its_share_of_the_state(on_eight, strategy, divided):
+    state, _ = on_eight[strategy]
+    for part in ("opt_state", "ema_params", "params"):
+        tree = getattr(state, part)
+        share = bytes_on_a_device(tree) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        # What eight doesn't divide, such as the 3 colours' biases, stays whole.
+        assert share == 1 if part not in divided else 1 / 8 <= share < 1.2 / 8
+
+
+def test_an_unknown_strategy_is_refused():
+    with pytest.raises(InputError, match="strategy"):
+        parallel.parallelise("zero3", tiny.step(), jax.devices(), tiny.state())
 
 
 def linear_loss(params, batch, keys, t=None):
@@ -72,10 +104,8 @@ def run_linear(*, num_devices: int, accumulate_steps: int, unroll: bool = False,
         unroll=unroll,
     )
     params = {"kernel": np.eye(3, dtype=np.float32), "bias": np.zeros((1, 1, 1, 3), np.float32)}
-    state = parallel.replicate(
-        TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params), ema_params=params), devices
-    )
-    pmapped, losses = parallel.pmap_step(step, devices), []
+    state = parallel.replicate(tiny.state_of(params, optimizer), devices)
+    pmapped, losses = parallel.parallelise("pmap", step, devices, state).step, []
     for index in range(3):
         image = tiny.batch(index, size=32)["image"]
         state, metrics = pmapped(state, {"image": image.reshape(num_devices, -1, *image.shape[1:])}, jax.random.key(1))
@@ -98,13 +128,32 @@ def test_devices_and_parts_do_not_change_what_is_learnt(num_devices, accumulate_
 
 
 def test_the_state_has_no_device_axis(on_eight):
-    shapes = jax.tree.map(lambda x: x.shape, on_eight[0].params)
-    assert shapes == jax.tree.map(lambda x: x.shape, jax.device_get(tiny.state().params))
-    assert on_eight[0].step.shape == ()
-    assert int(on_eight[0].step) == 3
+    for state, _ in on_eight.values():
+        shapes = jax.tree.map(lambda x: x.shape, state.params)
+        assert shapes == jax.tree.map(lambda x: x.shape, jax.device_get(tiny.state().params))
+        assert state.step.shape == ()
+        assert int(state.step) == 10
 
 
 def test_a_replicated_tree_is_whole_on_every_device():
     tree = parallel.replicate({"a": np.arange(3.0)}, jax.devices())
     assert len(tree["a"].addressable_shards) == 8
     assert all(shard.data.shape == (3,) for shard in tree["a"].addressable_shards)
+
+
+@pytest.mark.parametrize("strategy", parallel.STRATEGIES)
+def test_gradients_and_parameters_are_all_that_is_sent(strategy, monkeypatch):
+    monkeypatch.setattr(parallel, "_SMALL", 0)
+    state = tiny.state()
+    on_devices = parallel.parallelise(strategy, tiny.step(), jax.devices(), state)
+    batch = tiny.batch()
+    if on_devices.device_axis:
+        batch = {name: value.reshape(8, 1, *value.shape[1:]) for name, value in batch.items()}
+    program = on_devices.step.lower(state, batch, jax.random.key(0)).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    found = count_collectives(program)
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    # Besides, the loss and the norms of what is divided; a CPU's compiler writes a reduce-scatter as an all-reduce.
+    assert found.keys() == ({"all-reduce"} if strategy == "pmap" else {"all-reduce", "all-gather"})
+    assert 0.99 * num_bytes < found["all-reduce"].num_bytes < 1.05 * num_bytes
+    if strategy != "pmap":
+        assert 0.99 * num_bytes < found["all-gather"].num_bytes <= num_bytes

@@ -8,7 +8,6 @@ import optax
 import pytest
 
 from imagen_jax.diffusion.schedules import cosine
-from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import make_loss_fn, train_step
 from tests.training import tiny
 
@@ -91,7 +90,7 @@ def times_of(**settings):
 
     step = partial(train_step, loss_fn=loss_fn, optimizer=optax.identity(), ema_decay=0.99, axis_name=None, **settings)
     for index in range(2):
-        state = TrainState(step=jnp.int32(index), params={}, opt_state=optax.EmptyState(), ema_params={})
+        state = tiny.state_of({}, optax.identity(), step=index)
         step(state, tiny.batch(size=16), jax.random.key(0))
     return seen
 
@@ -117,5 +116,19 @@ def test_in_two_parts_the_network_learns_the_same(jitted):
 
 def test_metrics_tell_the_size_of_gradient_parameters_and_update(jitted):
     _, metrics = jitted(tiny.state(), tiny.batch(), jax.random.key(0))
-    assert set(metrics) == {"loss", "grad_norm", "param_norm", "update_norm"}
-    assert all(float(value) > 0 for value in metrics.values())
+    assert set(metrics) == {"loss", "grad_norm", "param_norm", "update_norm", "skipped_in_row"}
+    assert all((float(value) > 0) == (name != "skipped_in_row") for name, value in metrics.items())
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(jitted):
+    state, _ = jitted(tiny.state(), tiny.batch(), jax.random.key(0))
+    bad = tiny.batch() | {"image": np.full_like(tiny.batch()["image"], np.inf)}
+    skipped, metrics = jitted(state, bad, jax.random.key(0))
+    assert not np.isfinite(metrics["loss"])
+    assert (int(skipped.step), int(skipped.skipped_in_row), int(metrics["skipped_in_row"])) == (2, 1, 1)
+    for part in ("params", "opt_state", "ema_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(skipped, part), getattr(state, part))
+    again, _ = jitted(skipped, bad, jax.random.key(0))
+    assert int(again.skipped_in_row) == 2
+    better, _ = jitted(again, tiny.batch(), jax.random.key(0))
+    assert int(better.skipped_in_row) == 0

@@ -44,14 +44,25 @@ def loss_fn(**changes: Any):
     return make_loss_fn(MODEL, **settings | changes)
 
 
-def step(**changes: Any):
-    return partial(train_step, loss_fn=loss_fn(**changes), optimizer=optimizer(), ema_decay=0.99)
+def step(optimizer: optax.GradientTransformation = optimizer(), **changes: Any):  # noqa: B008 (it has no state)
+    return partial(train_step, loss_fn=loss_fn(**changes), optimizer=optimizer, ema_decay=0.99)
 
 
 @cache
 def _shapes() -> TrainState:
     inputs = model_inputs(batch_size=1, image_size=SIZE, text_width=WIDTH, max_tokens=TOKENS, has_low_res=False)
     return jax.eval_shape(lambda key: create_state(MODEL, optimizer(), key, inputs), jax.random.key(0))
+
+
+def state_of(params: Any, optimizer: optax.GradientTransformation, *, step: int = 0) -> TrainState:
+    """A fresh state of any parameters."""
+    return TrainState(
+        step=np.int32(step),  # pyright: ignore[reportArgumentType]
+        skipped_in_row=np.int32(0),  # pyright: ignore[reportArgumentType]
+        params=params,
+        opt_state=optimizer.init(params),
+        ema_params=params,
+    )
 
 
 def state(seed: int = 0) -> TrainState:
