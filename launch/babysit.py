@@ -1,12 +1,13 @@
 """Takes a run from nothing to its end: bucket, pod, set-up, training, and all again whenever the pod is taken away.
 
-python -m launch.babysit --name=NAME ... --config=configs/X.py[:VARIANT] [--config.key=value] [-- FLAGS OF TRAIN]
+python -m launch.babysit --name=NAME ... --config=configs/X.py[:VARIANT] [--config.key=value] [-- FLAGS]
 
-One line per change. It may be killed and started again at any time: what it knows, it asks gcloud and the workers. It
-ends with the run's exit code: 0 done; 2, 3 and 4 what a relaunch can't mend (imagen_jax/errors.py); anything else a
-crash, --max_tries times. The pod is deleted then, unless --keep.
+FLAGS go to train as they are. It prints one line per change, and may be killed and started again at any time: what it
+knows, it asks gcloud and the workers. It ends with the run's exit code: 0 done; 2, 3 and 4 what a relaunch can't mend
+(imagen_jax/errors.py); anything else a crash, after --max_tries more. The pod is deleted then, unless --keep.
 """
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,8 +31,8 @@ _KEEP = absl_flags.DEFINE_bool("keep", False, "Keep the pod when the run has end
 _DRY_RUN = flags.define_dry_run()
 
 _EXIT_GAVE_UP = 1
-# With an hour between the first and the last at the default --poll_s: a pod that nobody can reach costs and does nothing.
-# One that answered before is left to work, as it may be this machine's network that fails.
+# An hour, at the default --poll_s: a pod that nobody can reach costs, and does nothing. One that has answered before is
+# left to work, as it may be this machine's network that fails.
 _MAX_UNANSWERED = 60
 
 
@@ -45,7 +46,7 @@ def babysit(
     poll_s: float = 60.0,
     keep: bool = False,
     sleep: Callable[[float], None] = time.sleep,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = functools.partial(print, flush=True),
 ) -> int:
     """Loops until the run has ended, and returns its exit code, or 1 where gcloud kept failing.
 
@@ -119,7 +120,9 @@ def _execute(runner: Runner, pod: Pod, payload: Path, command: Sequence[str], ac
 
 def _end(runner: Runner, pod: Pod, action: Action, *, keep: bool, tell: Callable[[str], None]) -> int:
     if keep:
-        tell(f"the pod stays, and costs; python -m launch.delete ends that. Logs: gs://{pod.bucket}/runs/{pod.name}/logs")
+        tell(
+            f"the pod stays, and costs; python -m launch.delete ends that. Logs: gs://{pod.bucket}/runs/{pod.name}/logs"
+        )
     else:
         try:
             steps.delete(runner, pod)

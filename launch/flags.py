@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -80,6 +81,7 @@ def define_train() -> Callable[[Pod, Sequence[str]], list[str]]:
 
 
 def _check(config: Any, pod: Pod) -> None:
+    jax.config.update("jax_platforms", "cpu")  # a look at a config needs no accelerator of this machine
     config_lib.validate(config, num_devices=pod.num_devices)
     build.check(config)
     source = config.data.source
@@ -94,7 +96,9 @@ def _check(config: Any, pod: Pod) -> None:
         if not (value := config.data[field]).startswith(f"{pod.mount}/") and (value or field == "text_store")
     }
     if elsewhere:
-        remedy = " ".join(f"--config.data.{field}={pod.mount}/{Path(value).name}" for field, value in elsewhere.items())
+        remedy = " ".join(
+            f"--config.data.{field}={pod.mount}/{Path(value).name or field}" for field, value in elsewhere.items()
+        )
         raise InputError(
             f"the workers find only what is on the bucket, unlike {', '.join(f'config.data.{f}' for f in elsewhere)}; "
             f"copy it to gs://{pod.bucket} and add, for instance, {remedy}"

@@ -53,7 +53,7 @@ def create_bucket(pod: Pod) -> list[str]:
     bill, every old checkpoint for another week.
     """
     return [
-        *("gcloud", "storage", "buckets", "create", f"gs://{pod.bucket}", f"--project={pod.project}", _QUIET),
+        *_bucket("create", pod),
         f"--location={pod.region}",
         "--uniform-bucket-level-access",
         "--enable-hierarchical-namespace",
@@ -64,8 +64,7 @@ def create_bucket(pod: Pod) -> list[str]:
 
 def describe_bucket(pod: Pod) -> list[str]:
     """JSON, with the names that the API has; hierarchicalNamespace.enabled is what counts."""
-    url = f"gs://{pod.bucket}"
-    return ["gcloud", "storage", "buckets", "describe", url, f"--project={pod.project}", _QUIET, "--raw", "--format=json"]
+    return [*_bucket("describe", pod), "--raw", "--format=json"]
 
 
 def _queued_resource(action: str, pod: Pod) -> list[str]:
@@ -74,6 +73,10 @@ def _queued_resource(action: str, pod: Pod) -> list[str]:
 
 def _tpu_vm(action: str, pod: Pod, *what: str) -> list[str]:
     return ["gcloud", "compute", "tpus", "tpu-vm", action, *what, *_place(pod)]
+
+
+def _bucket(action: str, pod: Pod) -> list[str]:
+    return ["gcloud", "storage", "buckets", action, f"gs://{pod.bucket}", f"--project={pod.project}", _QUIET]
 
 
 def _place(pod: Pod) -> list[str]:

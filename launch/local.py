@@ -32,7 +32,7 @@ def main(command: Sequence[str]) -> int:
     mains = {
         path.stem: f"imagen_jax.{path.stem}"
         for path in (REPOSITORY / "imagen_jax").glob("*.py")
-        if "cli.run(main)" in path.read_text("utf-8")
+        if path.read_text("utf-8").endswith("cli.run(main)\n")
     }
     if not command:
         raise InputError(f"after a bare -- comes the main and its flags; one of {', '.join(sorted(mains))}")

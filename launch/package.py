@@ -37,14 +37,15 @@ def pack(out: Path, *, revision: str = "", repository: Path = REPOSITORY) -> Pat
         name = _git(repository, "describe", "--always", revision).decode().strip()
     else:
         _add_working_tree(archive, repository)
-        name = _git(repository, "describe", "--always", "--dirty").decode().strip()
+        name = _git(repository, "describe", "--always").decode().strip()
+        # As `git describe --dirty`, which passes over new files.
+        name += "-dirty" if _git(repository, "status", "--porcelain") else ""
     archive.seek(0)
     with tarfile.open(fileobj=archive, mode="a") as tar:
         note = tarfile.TarInfo("revision.txt")
         note.size = len(name) + 1
         tar.addfile(note, io.BytesIO(f"{name}\n".encode()))
-    with (payload / "code.tar.gz").open("wb") as file, gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as z:
-        z.write(archive.getvalue())
+    (payload / "code.tar.gz").write_bytes(gzip.compress(archive.getvalue(), mtime=0))
     return payload
 
 

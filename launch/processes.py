@@ -33,7 +33,11 @@ def host_environments(num_processes: int, num_devices: int) -> list[dict[str, st
 
 
 def run_processes(
-    command: Sequence[str], environments: Sequence[Mapping[str, str]], *, grace_s: float = 60.0, out: TextIO | None = None
+    command: Sequence[str],
+    environments: Sequence[Mapping[str, str]],
+    *,
+    grace_s: float = 60.0,
+    out: TextIO | None = None,
 ) -> int:
     """Runs `command` once for each environment (on top of this process's own) until all have ended.
 
@@ -122,7 +126,8 @@ def _passing_signals_on(processes: Sequence[subprocess.Popen[str]]) -> Iterator[
 
 
 def _copy(lines: IO[str], prefix: str, out: TextIO, lock: threading.Lock) -> None:
-    for line in lines:
-        with lock:
-            out.write(f"{prefix}{line.removesuffix(chr(10))}\n")
-            out.flush()
+    with lines:
+        for line in lines:
+            with lock:
+                out.write(f"{prefix}{line.removesuffix(chr(10))}\n")
+                out.flush()

@@ -1,8 +1,9 @@
 """Starts training on every worker of a pod, detached: it goes on when this command and its ssh have ended.
 
-python -m launch.run --name=NAME ... --config=configs/X.py[:VARIANT] [--config.key=value] [--restart] [-- FLAGS OF TRAIN]
+python -m launch.run --name=NAME ... --config=configs/X.py[:VARIANT] [--config.key=value] [--restart] [-- FLAGS]
 
-A worker on which the run goes on already is left alone. The workdir is /mnt/BUCKET/runs/NAME; run again, it resumes.
+A worker on which the run goes on already is left alone. The workdir is /mnt/BUCKET/runs/NAME, so that what is run again
+resumes. FLAGS go to train as they are.
 """
 
 from collections.abc import Sequence

@@ -49,7 +49,13 @@ class Runner:
             return ""
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout_s
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                timeout=timeout_s,
             )
         except FileNotFoundError:
             raise InputError(_NO_GCLOUD) from None

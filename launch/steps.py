@@ -14,6 +14,9 @@ from launch.states import QUEUED_ACTIVE, UNREACHABLE, VM_READY, Status, Worker, 
 
 # Packages on a slow mirror, apt behind the VM's own update.
 _SETUP_TIMEOUT_S = 3600.0
+_DELETE_TIMEOUT_S = 1800.0
+# What a worker says that has no scripts yet.
+_NOT_SET_UP = "imagen_launch: not set up"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +67,7 @@ def create(runner: Runner, pod: Pod) -> None:
 def delete(runner: Runner, pod: Pod) -> None:
     """Deletes pod and request, not the bucket. Raises CommandError where gcloud fails."""
     try:
-        runner.run(gcloud.delete_queued_resource(pod))
+        runner.run(gcloud.delete_queued_resource(pod), timeout_s=_DELETE_TIMEOUT_S)
     except CommandError as error:
         if not error.not_found:
             raise
@@ -120,8 +123,7 @@ def observe(runner: Runner, pod: Pod) -> Observation:
 
 def status_command(pod: Pod) -> list[str]:
     """Of gcloud, to ask every worker; one that was never set up says so too."""
-    absent = '{"worker": "-", "state": "absent", "exit_code": 0, "age_s": 0, "tries": 0}'
-    script = f"if [ -f {PAYLOAD}/status.sh ]; then bash {PAYLOAD}/status.sh {pod.name}; else echo '{absent}'; fi"
+    script = f"if [ -f {PAYLOAD}/status.sh ]; then bash {PAYLOAD}/status.sh {pod.name}; else echo {_NOT_SET_UP}; fi"
     return gcloud.ssh(pod, ["bash", "-c", script])
 
 
@@ -129,7 +131,9 @@ def parse_status(text: str) -> list[Worker]:
     """The workers' lines, among whatever else ssh prints."""
     workers = []
     for line in text.splitlines():
-        if line.startswith('{"worker"'):
+        if line == _NOT_SET_UP:
+            workers.append(Worker("?", "absent", 0, 0, 0))
+        elif line.startswith('{"worker"'):
             try:
                 workers.append(Worker(**json.loads(line)))
             except (ValueError, TypeError):  # two workers' lines in one: ask again later

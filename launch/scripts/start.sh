@@ -4,6 +4,7 @@
 set -euo pipefail
 name=$1 workdir=$2 tries=$3
 shift 3
+here=$(dirname "$(realpath "$0")")
 run=$HOME/imagen_runs/$name
 mkdir -p "$run"
 
@@ -20,6 +21,7 @@ export PYTHONUNBUFFERED=1
 # On the bucket, so that a recreated pod need not compile again.
 export JAX_COMPILATION_CACHE_DIR=${workdir%/runs/*}/xla_cache
 cd "$HOME/imagen_jax"
-nohup setsid bash "$(dirname "$(realpath "$0")")/supervise.sh" "$run" "$workdir" \
+nohup setsid bash "$here/supervise.sh" "$run" "$workdir" \
   "$HOME/imagen_venv/bin/python" -m "$@" </dev/null >>"$run/log" 2>&1 &
+echo $! >"$run/pid" # setsid makes it the leader of a process group of this number
 echo "$(hostname): started"

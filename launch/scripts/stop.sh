@@ -7,7 +7,6 @@ run=$HOME/imagen_runs/$1
 
 running() { ! flock --nonblock "$run/lock" true; }
 
-# start.sh made it the leader of a process group of its own.
 if running; then
   kill -TERM -- "-$(cat "$run/pid")" || true
   flock --timeout 120 "$run/lock" true || kill -KILL -- "-$(cat "$run/pid")" || true

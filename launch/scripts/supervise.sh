@@ -4,7 +4,6 @@
 set -uo pipefail
 run=$1 workdir=$2
 shift 2
-echo $$ >"$run/pid"
 
 # A VM that is taken away sends SIGTERM to everything. bash runs a trap only after the command has ended, so this waits
 # for its checkpoint; an empty trap ('') would be inherited, and the command never hear of it.

@@ -48,7 +48,18 @@ def test_from_nothing_through_a_preemption_to_the_end(tmp_path: Path, monkeypatc
     code, said, _ = play(world, runner=Runner(dry_run=False))
     assert code == 0
     one_life = ["create", "wait", "wait", "wait", "start", "wait"]
-    assert actions(said) == [*one_life, "delete", *one_life, "wait", "delete", "create", "wait", "start", "wait", "done"]
+    assert actions(said) == [
+        *one_life,
+        "delete",
+        *one_life,
+        "wait",
+        "delete",
+        "create",
+        "wait",
+        "start",
+        "wait",
+        "done",
+    ]
     assert world.count("buckets create") == 1
     assert world.count("queued-resources create base", "--node-id=base", "--spot") == 3
     starts = [call for call in world.calls() if "start.sh" in call[-1]]
@@ -192,6 +203,7 @@ def test_only_changes_are_said(tmp_path: Path):
 
 def test_a_pod_that_is_there_and_running_is_not_started_again(tmp_path: Path):
     world = World(tmp_path, runs=[["running"]])
+
     def stop_after(_: float) -> None:
         if world.count("status.sh") > 3:
             raise Killed

@@ -24,7 +24,7 @@ def test_a_name_that_google_cloud_refuses_is_one_line(field: str, value: str):
 
 
 def test_an_unknown_generation_lists_those_there_are():
-    with pytest.raises(InputError, match='"v5lite".*choose from: .*v5litepod.*Did you mean "v5litepod"'):
+    with pytest.raises(InputError, match=r'"v5lite".*choose from: .*v5litepod.*Did you mean "v5litepod"'):
         dataclasses.replace(POD, accelerator="v5lite-256")
 
 
