@@ -7,7 +7,6 @@ knows, it asks gcloud and the workers. It ends with the run's exit code: 0 done;
 (imagen_jax/errors.py); anything else a crash, after --max_tries more. The pod is deleted then, unless --keep.
 """
 
-import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +45,7 @@ def babysit(
     poll_s: float = 60.0,
     keep: bool = False,
     sleep: Callable[[float], None] = time.sleep,
-    say: Callable[[str], None] = functools.partial(print, flush=True),
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Loops until the run has ended, and returns its exit code, or 1 where gcloud kept failing.
 
@@ -63,7 +62,8 @@ def babysit(
     def tell(line: str) -> None:
         nonlocal said
         if line != said:
-            say(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}")
+            line_with_time = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}"
+            say(line_with_time) if say else print(line_with_time, flush=True)
         said = line
 
     steps.ensure_bucket(runner, pod)

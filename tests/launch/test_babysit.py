@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,10 @@ def test_from_nothing_through_a_preemption_to_the_end(tmp_path: Path, monkeypatc
     assert len(starts) == 3
     assert all(f"start.sh base {POD.workdir} 0 {' '.join(COMMAND)}" in call[-1] for call in starts)
     assert world.calls()[-1][:4] == ["compute", "tpus", "queued-resources", "delete"]
+    page = (Path(__file__).parents[2] / "docs" / "pods.md").read_text("utf-8")
+    shown = re.search(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    time_chars = len("2026-03-02 18:04:11  ")
+    assert shown and {line[time_chars:] for line in shown[1].splitlines()} <= {line[time_chars:] for line in said}
 
 
 @pytest.mark.parametrize("code", [0, 2, 3, 4])

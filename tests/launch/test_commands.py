@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.launch.test_gcloud import lint
-from tests.launch.world import REAL_GCLOUD, World
+from tests.launch.world import World, needs_gcloud
 
 REPO = Path(__file__).parents[2]
 PAGE = (REPO / "docs" / "pods.md").read_text("utf-8")
@@ -172,7 +172,7 @@ def test_a_dry_run_of_babysit_is_the_whole_story(results: dict[str, Result]):
     assert f" --workdir={bucket}/runs/base64'" in start
 
 
-@pytest.mark.skipif(not REAL_GCLOUD, reason="gcloud is not installed")
+@needs_gcloud
 def test_gcloud_itself_takes_every_command_of_the_page(results: dict[str, Result], tmp_path: Path):
     printed = [line for command in OURS for line in results[command].out.splitlines() if line.startswith("gcloud ")]
     assert lint(sorted({*GCLOUD, *printed}), tmp_path) == []

@@ -9,7 +9,7 @@ import pytest
 
 from launch import gcloud, steps
 from launch.pod import GENERATIONS
-from tests.launch.world import POD, REAL_GCLOUD
+from tests.launch.world import POD, needs_gcloud
 
 FIXED = dataclasses.replace(POD, spot=False, reserved=True)
 COMMANDS = {
@@ -77,11 +77,11 @@ def test_no_command_asks_a_question_or_carries_a_secret(name: str):
     assert not any(word in " ".join(COMMANDS[name]) for word in ("metadata", "token", "key-file", "account"))
 
 
-@pytest.mark.skipif(not REAL_GCLOUD, reason="gcloud is not installed")
+@needs_gcloud
 def test_gcloud_itself_takes_every_command(tmp_path: Path):
     assert lint([shlex.join(command) for command in COMMANDS.values()], tmp_path) == []
 
 
-@pytest.mark.skipif(not REAL_GCLOUD, reason="gcloud is not installed")
+@needs_gcloud
 def test_a_wrong_flag_would_be_found(tmp_path: Path):
     assert len(lint([shlex.join([*COMMANDS["create"], "--spott"])], tmp_path)) == 1

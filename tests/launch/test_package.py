@@ -7,6 +7,7 @@ import pytest
 from imagen_jax.errors import InputError
 from launch import package
 from launch.package import pack
+from tests.launch.world import needs_git
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -83,6 +84,7 @@ def test_what_cannot_be_sent_is_one_line(repository: Path, tmp_path: Path, monke
         pack(tmp_path / "3", repository=repository)
 
 
+@needs_git
 def test_this_repository_is_small_enough(tmp_path: Path):
     files = unpack(pack(tmp_path))
     assert {"setup.py", "imagen_jax/train.py", "configs/imagen_base64.py", "launch/scripts/setup.sh"} <= {*files}

@@ -15,7 +15,7 @@ import pytest
 from launch.package import pack
 from launch.states import RUNNING, Status, Worker, combine
 from launch.steps import parse_status, status_command
-from tests.launch.world import POD
+from tests.launch.world import POD, needs_git
 
 SCRIPTS = Path(__file__).parents[2] / "launch" / "scripts"
 # What stands for `python -m MODULE ARGUMENTS` on the worker: it obeys its last argument.
@@ -177,6 +177,7 @@ esac""",
 }
 
 
+@needs_git
 def test_set_up_unpacks_the_code_mounts_the_bucket_and_can_be_repeated(tmp_path: Path):
     home, programs = tmp_path / "home", tmp_path / "bin"
     payload = pack(home)

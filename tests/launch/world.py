@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from launch.pod import Pod
 from launch.runner import CommandError, Runner
 from tests.launch import fake_gcloud
@@ -55,4 +57,5 @@ class _InProcess(Runner):
         return reply.out
 
 
-REAL_GCLOUD = shutil.which("gcloud")
+needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is not installed")
+needs_git = pytest.mark.skipif(not (Path(__file__).parents[2] / ".git").exists(), reason="not a git checkout")
