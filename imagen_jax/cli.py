@@ -30,20 +30,26 @@ _XLA_CACHE = "~/.cache/imagen_jax/xla"
 _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
+def run(main: Callable[..., int | None], *, hands_on: bool = False) -> NoReturn:
     """Parses the command line, runs `main()` and exits with what it returns (None is 0).
 
     Positional arguments are never accepted, so that a forgotten `--` is an error. Compiled programs are kept in
     $JAX_COMPILATION_CACHE_DIR, or ~/.cache/imagen_jax/xla.
+
+    Args:
+      hands_on: for a main that starts another program: what follows a bare `--` is that program's, and `main` is
+        called with it, a list of strings.
     """
+    end = sys.argv.index("--") if hands_on and "--" in sys.argv else len(sys.argv)
+    own, handed_on = sys.argv[:end], sys.argv[end + 1 :]
 
     def main_with_setup(_: list[str]) -> int | None:
         if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             jax.config.update("jax_compilation_cache_dir", str(Path(_XLA_CACHE).expanduser()))
-        return main()
+        return main(handed_on) if hands_on else main()
 
     try:
-        app.run(main_with_setup, flags_parser=_parse_flags)
+        app.run(main_with_setup, argv=own, flags_parser=_parse_flags)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         _exit(EXIT_BAD_INPUT)

@@ -13,6 +13,7 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "imagen_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((REPO / "configs").glob("*.py"))
+LAUNCH = sorted((REPO / "launch").glob("*.py"))
 
 BASE = {"types", "errors", "registry", "files"}
 PARTS = {"diffusion", "models", "text", "data"}
@@ -91,7 +92,22 @@ def test_every_other_module_at_the_top_is_a_main(path: Path):
     assert "cli.run(main)" in path.read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", [*FILES, *CONFIGS, *sorted((REPO / "tests").rglob("*.py"))], ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_package_knows_nothing_of_how_it_is_launched(path: Path):
+    assert not any(name.split(".")[0] == "launch" for name in imports(path))
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=name_of)
+def test_launching_needs_the_command_line_and_the_configs_only(path: Path):
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("imagen_jax.")}
+    assert own <= {"build", "cli", "config", "errors", "registry"}
+    if path.stem in ("gcloud", "pod", "states"):  # pure
+        assert {name.split(".")[0] for name in imports(path)} <= {
+            *("collections", "dataclasses", "enum", "re", "shlex", "typing", "imagen_jax", "launch")
+        }
+
+
+@pytest.mark.parametrize("path", [*FILES, *CONFIGS, *LAUNCH, *sorted((REPO / "tests").rglob("*.py"))], ids=name_of)
 def test_files_stay_small_and_finished(path: Path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) < 400

@@ -1,0 +1,24 @@
+"""Deletes the pod and its request. The bucket stays, with everything in it.
+
+python -m launch.delete --name=NAME ...
+"""
+
+from imagen_jax import cli
+from launch import flags, steps
+from launch.runner import Runner, reporting
+
+_POD = flags.define_pod()
+_DRY_RUN = flags.define_dry_run()
+
+
+@reporting
+def main() -> None:
+    """Deletes it; where there is none, nothing happens."""
+    pod = _POD()
+    steps.delete(Runner(dry_run=_DRY_RUN.value), pod)
+    if not _DRY_RUN.value:
+        print(f"{pod.name}: no pod, no cost but that of gs://{pod.bucket}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Starts `python -m MODULE ARGUMENTS` so that it outlives this ssh. Where one of that name runs already, it does nothing.
+# Usage: start.sh NAME WORKDIR TRIES MODULE [ARGUMENTS...]
+set -euo pipefail
+name=$1 workdir=$2 tries=$3
+shift 3
+here=$(dirname "$(realpath "$0")")
+run=$HOME/imagen_runs/$name
+mkdir -p "$run"
+
+# The run inherits this lock and holds it until its last process ends: no process id to go stale, no gap in between.
+exec 9>"$run/lock"
+if ! flock --nonblock 9; then
+  echo "$(hostname): already running"
+  exit 0
+fi
+rm -f "$run/exit_code"
+echo "$tries" >"$run/tries"
+
+export PYTHONUNBUFFERED=1
+# On the bucket, so that a recreated pod need not compile again.
+export JAX_COMPILATION_CACHE_DIR=${workdir%/runs/*}/xla_cache
+cd "$HOME/imagen_jax"
+nohup setsid bash "$here/supervise.sh" "$run" "$workdir" \
+  "$HOME/imagen_venv/bin/python" -m "$@" </dev/null >>"$run/log" 2>&1 &
+echo $! >"$run/pid" # setsid makes it the leader of a process group of this number
+echo "$(hostname): started"
