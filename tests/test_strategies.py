@@ -1,10 +1,8 @@
 """A run may go on with another strategy and on other devices than it began with."""
 
-import json
-
 import numpy as np
 
-from imagen_jax.errors import EXIT_BAD_INPUT, EXIT_NO_CHECKPOINT
+from imagen_jax.errors import EXIT_NO_CHECKPOINT
 from imagen_jax.training.metrics import read_metrics
 from tests.mains import prepare, run, run_folder
 
@@ -17,7 +15,7 @@ def train(folder, name, *flags, devices, expect=0):
 def test_a_run_goes_on_with_another_strategy_on_other_devices(tmp_path):
     prepare(tmp_path)
     train(tmp_path, "straight", devices=1)
-    stages = [(4, "zero1", 8), (6, "fsdp", 4), (8, "pmap", 2)]
+    stages = [(4, "zero1", 4), (8, "fsdp", 2)]
     for num_steps, strategy, devices in stages:
         flags = (f"--config.train.num_steps={num_steps}", f"--config.train.strategy={strategy}")
         text = train(tmp_path, "wandering", *flags, devices=devices)
@@ -28,13 +26,9 @@ def test_a_run_goes_on_with_another_strategy_on_other_devices(tmp_path):
     assert common[-1] == 8
     np.testing.assert_allclose([wandering[s] for s in common], [straight[s] for s in common], rtol=1e-3)
 
-    error = train(tmp_path, "x", "--config.train.strategy=zero3", devices=1, expect=EXIT_BAD_INPUT)
-    assert "zero1" in error
     # All checkpoints damaged: nothing starts anew unasked.
     for path in (tmp_path / "wandering" / "checkpoints").iterdir():
         if path.name.isdecimal():
             next(path.rglob("_METADATA")).unlink()
-    for _ in range(2):
-        text = train(tmp_path, "wandering", "--config.train.num_steps=9", devices=1, expect=EXIT_NO_CHECKPOINT)
-        assert "damaged checkpoints only" in text
-    assert json.loads((tmp_path / "wandering" / "config.json").read_text())["train"]["strategy"] == "pmap"
+    text = train(tmp_path, "wandering", "--config.train.num_steps=9", devices=1, expect=EXIT_NO_CHECKPOINT)
+    assert "damaged checkpoints only" in text

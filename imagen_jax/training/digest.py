@@ -20,7 +20,7 @@ def digest(tree: Any) -> dict[str, int]:
     are odd, so any change of one element changes the sum. It is computed where the arrays lie.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    sums = jax.device_get([_sum(leaf) for _, leaf in leaves])
     return {_name(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
 
 
@@ -35,10 +35,6 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [_sum(leaf) for leaf in leaves]
-
-
 def _sum(x: jax.Array) -> jax.Array:
     bits = _bits(x)
     # From one iota an axis, not from a reshaped one: each device computes the places of its own part.
