@@ -124,6 +124,7 @@ def test_dry_run_prints_config_and_parameters_and_makes_nothing(tmp_path):
         ("--config.model.attention_levels=(True,)", "one a level"),
         ("--config.optimizer.name=lion", "adafactor, adam, adamw"),
         ("--config.optimizer.weight_decay=0.1", "weight_decay = 0.1 is for adamw"),
+        ("--config.train.strategy=zero3", "fsdp, pmap, zero1"),
         ("--config.train.accumulate_steps=3", "config.train.accumulate_steps = 3 parts each; use 24 or 48"),
         ("--config.sampling.sampler=plms", "config.sampling: unknown sampler"),
         ("--config.sampling.guidance_interval=(0.8,0.2)", "0 <= from < to <= 1"),

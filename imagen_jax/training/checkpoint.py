@@ -85,7 +85,7 @@ class Checkpointer:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._restore(step, state, data)
-            except InputError:
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # no room for it: that isn't its fault
                 raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -98,6 +98,8 @@ class Checkpointer:
 
     def _restore(self, step: int, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         saved = self._manager.item_metadata(step)["state"]
+        if "step" in saved and "skipped_in_row" not in saved:
+            raise InputError(f"{self._folder / str(step)} is of an earlier version of this code; go on with that one")
         _check_same_arrays(saved["params"], state.params, where=self._folder / str(step))
         restored = self._manager.restore(
             step,
@@ -139,7 +141,7 @@ class Checkpointer:
         if damaged:
             raise NoCheckpointError(
                 f'"{self._folder}" holds damaged checkpoints only ({", ".join(damaged)}); to start from the beginning, '
-                "delete that folder"
+                "delete that folder; one that is whole after all may have its number back as its name"
             )
 
 

@@ -208,3 +208,29 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_older_checkpoint(tmp_path, 
     assert int(again.restore(jax.device_put(tiny.state(seed=2)), data()).step) == int(tiny.state().step)
     assert again.latest_step == 1
     again.close()
+
+
+def test_no_room_to_restore_is_not_the_checkpoints_fault(tmp_path, monkeypatch):
+    save(tmp_path, tiny.state(), steps=[1])
+    checkpointer = Checkpointer(tmp_path, keep=3)
+
+    def full(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(checkpointer._manager, "restore", full)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        checkpointer.restore(tiny.state(), data())
+    checkpointer.close()
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_left_as_it_is(tmp_path):
+    before = {name: value for name, value in vars(tiny.state()).items() if name != "skipped_in_row"}
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    checkpointer.save(1, before, data())  # pyright: ignore[reportArgumentType]
+    checkpointer.close()
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    with pytest.raises(InputError, match="is of an earlier version of this code"):
+        checkpointer.restore(tiny.state(), data())
+    checkpointer.close()
+    assert (tmp_path / "checkpoints" / "1").is_dir()
