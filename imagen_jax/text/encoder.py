@@ -28,7 +28,7 @@ from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.text.t5_config import CONFIG_FILE, describe_model, make_encoder, read_config
 from imagen_jax.text.t5_weights import hash_weights, load_weights, parameter_shapes, weight_files
 from imagen_jax.text.tokenizer import Tokenizer, check_captions, find_tokenizer
-from imagen_jax.text.untrained import SEED_KEY, draw_params
+from imagen_jax.text.untrained import draw_params, untrained_seed
 from imagen_jax.types import Params
 
 # Captions are padded to the next power of two tokens from here on, whatever max_length is: most have 10 to 30 tokens,
@@ -177,21 +177,20 @@ def load_encoder(
         )
     if batch_size < 1:
         raise InputError(f"the encoder's batch size must be at least 1 (got {batch_size})")
-    seed = config.get(SEED_KEY)
-    untrained = isinstance(seed, int)
+    seed = untrained_seed(config)
     num_parameters = sum(shape.size for shape in parameter_shapes(model).values())
     mesh = make_mesh(
         devices,
-        shards=1 if untrained else shards,
+        shards=shards if seed is None else 1,
         num_bytes=num_parameters * jnp.dtype(dtype).itemsize,
         divides=math.gcd(model.num_heads, model.d_ff, model.vocab_size),
     )
-    if untrained:
+    if seed is None:
+        params, weights = load_weights(folder, model, dtype=dtype, sharding=lambda path: parameter_sharding(mesh, path))
+    else:
         with jax.default_device(mesh.devices.flat[0]):
             params, weights = draw_params(model, seed), _untrained_weights(seed)
         params = jax.device_put(params, NamedSharding(mesh, P()))
-    else:
-        params, weights = load_weights(folder, model, dtype=dtype, sharding=lambda path: parameter_sharding(mesh, path))
     return TextEncoder(
         model,
         params,
@@ -213,8 +212,8 @@ def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:
     folder = Path(folder)
     config = read_config(folder)
     model = make_encoder(config, folder, jnp.float32)
-    seed = config.get(SEED_KEY)
-    weights = _untrained_weights(seed) if isinstance(seed, int) else hash_weights(folder, model)
+    seed = untrained_seed(config)
+    weights = hash_weights(folder, model) if seed is None else _untrained_weights(seed)
     return _name(folder, config, model), _fingerprint(folder, model, weights)
 
 
@@ -225,7 +224,7 @@ def encoder_files(folder: Path) -> list[Path]:
 
 def has_weights(folder: Path) -> bool:
     """False for an untrained encoder, which is a few kilobytes."""
-    return not isinstance(read_config(folder).get(SEED_KEY), int)
+    return untrained_seed(read_config(folder)) is None
 
 
 def _padded_length(length: int) -> int:
@@ -234,8 +233,8 @@ def _padded_length(length: int) -> int:
 
 def _name(folder: Path, config: dict[str, Any], model: T5Encoder) -> str:
     size = f"width {model.d_model}, {model.num_layers} layers"
-    seed = config.get(SEED_KEY)
-    if isinstance(seed, int):
+    seed = untrained_seed(config)
+    if seed is not None:
         return f"untrained T5 v1.1 ({size}, seed {seed})"
     return f"{folder.resolve().name} ({config['model_type']}, {size})"
 

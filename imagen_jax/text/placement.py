@@ -24,7 +24,7 @@ def make_mesh(devices: Sequence[Any] | None, *, shards: int | None, num_bytes: i
       devices: to use, all of them; None: as few of this process's as hold one copy.
       shards: devices a copy; None: the fewest that hold it, by the memory that they report. A CPU reports none: 1.
       num_bytes: of the weights.
-      divides: shards must divide it: see `split_sizes`.
+      divides: what shards must divide: heads, hidden units and vocabulary, which are what is split.
 
     Raises:
       InputError: there are no devices, they can't be divided so, or they can't hold a copy.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.text.tokenizer import count_pieces, train_vocabulary
 from imagen_jax.types import Params
 
-# In config.json.
-SEED_KEY = "imagen_jax_untrained_seed"
+_SEED_KEY = "imagen_jax_untrained_seed"
 
 
 def write_untrained_encoder(
@@ -52,7 +51,7 @@ def write_untrained_encoder(
     config = {
         "model_type": "t5",
         "architectures": ["UntrainedT5EncoderModel"],
-        SEED_KEY: seed,
+        _SEED_KEY: seed,
         "vocab_size": count_pieces(spiece_model),
         "d_model": d_model,
         "d_kv": d_model // num_heads,
@@ -75,6 +74,12 @@ def write_untrained_encoder(
             raise InputError(f'"{folder}" holds another encoder ({name} differs); choose another folder or delete it')
     for name, data in files.items():
         write_bytes(folder / name, data)
+
+
+def untrained_seed(config: Mapping[str, Any]) -> int | None:
+    """What the weights of an encoder with this config.json are drawn from; None: they are in files."""
+    seed = config.get(_SEED_KEY)
+    return seed if isinstance(seed, int) else None
 
 
 def draw_params(model: T5Encoder, seed: int) -> Params:

@@ -120,7 +120,8 @@ def train(
             last = step == num_steps or stopping
             save, evaluate = (last or step % every == 0 for every in (checkpoint_every, evaluate_every))
             if last or save or evaluate or step % log_every == 0:
-                _check_finite(pending[-1], step=step)
+                for number, metrics in enumerate(pending[-2:], start=step + 1 - len(pending[-2:])):
+                    _check_finite(metrics, step=number)
                 values = _mean(pending)
                 pending = []
                 rates = clock.interval(step)

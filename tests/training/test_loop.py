@@ -51,17 +51,17 @@ def test_steps_that_are_not_finite_are_left_out_of_the_means_and_counted(tmp_pat
     lines = {line["step"]: line for line in read_metrics(tmp_path)}
     assert [lines[step]["skipped_steps"] for step in (2, 3, 4, 6)] == [0, 1, 0, 2]
     assert lines[4]["loss"] == 4
-    assert "not finite at step 3, which is skipped" in caplog.text
+    for step in (3, 5):
+        assert f"not finite at step {step}, which is skipped" in caplog.text
     assert "at step 6," not in caplog.text  # the second in a row
 
 
 def test_twenty_in_a_row_end_the_run_and_the_last_good_state_stays(tmp_path):
-    # The loop looks at a step while the next one is under way.
-    with pytest.raises(NotFiniteError, match=r"not finite for 2[01] steps, up to step 2[56]"):
+    with pytest.raises(NotFiniteError, match="not finite for 20 steps, up to step 25"):
         run(tmp_path, bad_steps=range(6, 99), num_steps=60)
     assert saved_steps(tmp_path)[-1] == 24
     # The count goes on where it was.
-    with pytest.raises(NotFiniteError, match=r"for 2[01] steps, up to step 2[56]"):
+    with pytest.raises(NotFiniteError, match="for 20 steps, up to step 25"):
         run(tmp_path, bad_steps=range(6, 99), num_steps=60)
     state, done = run(tmp_path, num_steps=30)
     assert done
