@@ -121,7 +121,7 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
     devices = jax.local_devices()[:1]
     create = build.create(config, text_width=store.width)
     state = parallel.replicate(jax.jit(create)(jax.random.key(0)), devices)
-    run_step = parallel.parallelise("pmap", build.step(config), devices, state).step
+    on_device = parallel.parallelise("pmap", build.step(config), devices, state)
     dataset = make_dataset(
         source,
         store,
@@ -130,14 +130,14 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
         max_tokens=config.data.max_tokens,
         seed=0,
     )
-    iterator = prefetch_to_devices(iter(dataset), devices=devices)
+    iterator = prefetch_to_devices(iter(dataset), sharding=on_device.batch_sharding)
     batches = list(itertools.islice(iterator, 4))
     iterator.close()
     numbers = itertools.count()
 
     def run() -> None:
         nonlocal state
-        state, _ = run_step(state, batches[next(numbers) % len(batches)], jax.random.key(1))
+        state, _ = on_device.step(state, batches[next(numbers) % len(batches)], jax.random.key(1))
         jax.block_until_ready(state)
 
     return _median_seconds(run)

@@ -32,7 +32,8 @@ _FIELDS = {
     "model": "name channels channel_mults num_blocks",
     "diffusion": "schedule prediction weighting stratified_times caption_drop_rate max_aug_level",
     "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
-    "train": "strategy num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints",
+    "train": "strategy num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints "
+    "stall_minutes",
     "sampling": "sampler num_steps guidance_weight threshold aug_level",
 }
 
@@ -101,6 +102,7 @@ def base_config() -> Any:
             "checkpoint_every": 5_000,  # steps
             "sample_every": 10_000,  # steps between grids of config.prompts
             "keep_checkpoints": 3,  # the newest
+            "stall_minutes": 30.0,  # ends the process if no step or evaluation is done for so long; 0: never
         }
     )
     config.sampling = ConfigDict(
@@ -217,7 +219,8 @@ def _check_fields(config: ConfigDict) -> None:
 def _check_ranges(config: Any) -> None:
     flat = {f"{group}.{field}": config[group][field] for group, fields in _FIELDS.items() for field in fields.split()}
     positive_ints = ["data.image_size", "data.batch_size", "data.max_tokens", "model.channels", "sampling.num_steps"]
-    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field != "strategy"]:
+    not_ints = ("strategy", "stall_minutes")
+    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field not in not_ints]:
         if not _is_int(flat[name]) or flat[name] <= 0:
             _fail(name, flat[name], "> 0")
     for name in ("data.low_res_size", "data.crop_size", "optimizer.warmup_steps", "optimizer.decay_steps"):
@@ -229,7 +232,8 @@ def _check_ranges(config: Any) -> None:
         _fail("optimizer.learning_rate", flat["optimizer.learning_rate"], "> 0 and finite")
     if not (_is_finite(config.ema_decay) and 0 < config.ema_decay < 1):
         _fail("ema_decay", config.ema_decay, "between 0 and 1, both excluded")
-    for name in ("optimizer.grad_clip_norm", "optimizer.weight_decay", "sampling.guidance_weight"):
+    not_negative = ("optimizer.grad_clip_norm", "optimizer.weight_decay", "sampling.guidance_weight")
+    for name in (*not_negative, "train.stall_minutes"):
         if not (_is_finite(flat[name]) and flat[name] >= 0):
             _fail(name, flat[name], ">= 0 and finite")
     for name in ("diffusion.caption_drop_rate", "diffusion.max_aug_level", "sampling.aug_level"):

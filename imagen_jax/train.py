@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 from absl import flags, logging
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 import imagen_jax
@@ -28,13 +29,16 @@ from imagen_jax.files import read_json, write_json, write_text
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.sampling.folder import STAGE_FILE
 from imagen_jax.text.t5_config import describe_width
-from imagen_jax.training import loop, parallel
+from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.state import count_parameters, parameter_table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and samples.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved config and the parameter table, and exit.")
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps", None, "FROM:TO, as in 100:110: trace the steps after the 100th up to the 110th (WORKDIR/profile)."
+)
 flags.mark_flag_as_required("config")
 
 # Of T5-XXL, the paper's encoder: what --dry_run counts with where no text store tells.
@@ -45,6 +49,9 @@ _RUN_CONFIG = "config.json"
 def main() -> int:
     """Trains, and returns the exit code."""
     config: Any = _CONFIG.value
+    if not _DRY_RUN.value:
+        hosts.connect()
+        hosts.check_equal(_what_must_be_equal(config))
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
     if _DRY_RUN.value:
@@ -52,9 +59,13 @@ def main() -> int:
         return 0
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
-    workdir = Path(_WORKDIR.value)
-    if jax.process_count() > 1:
-        raise InputError(f"training runs on one host so far; this is one of {jax.process_count()}")
+    profile_steps = _profile_steps()
+    code = _train(config, Path(_WORKDIR.value), profile_steps)
+    hosts.disconnect()
+    return code
+
+
+def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
     dataset = make_dataset(
@@ -78,9 +89,11 @@ def main() -> int:
     evaluators: list[Evaluator] = []
     if config.prompts:
         evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
-    _describe_workdir(workdir, config, stage)
+    hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
+    if hosts.is_first():
+        _describe_workdir(workdir, config, stage)
 
-    devices = jax.local_devices()
+    devices = parallel.all_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     run = parallel.parallelise(
         config.train.strategy, build.step(config), devices, jax.eval_shape(create, jax.random.key(0))
@@ -94,8 +107,8 @@ def main() -> int:
     try:
         _, done = loop.train(
             state,
-            run.step,
-            prefetch_to_devices(iter(dataset), devices=devices, device_axis=run.device_axis),
+            run,
+            prefetch_to_devices(iter(dataset), sharding=run.batch_sharding, device_axis=run.device_axis),
             train_key,
             workdir=workdir,
             num_steps=config.train.num_steps,
@@ -105,6 +118,8 @@ def main() -> int:
             keep_checkpoints=config.train.keep_checkpoints,
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
+            stall_s=60 * config.train.stall_minutes,
+            profile_steps=profile_steps,
         )
     except NoCheckpointError as error:
         logging.error("%s", error)
@@ -116,6 +131,25 @@ def main() -> int:
         logging.warning("Stopped by SIGTERM after a checkpoint; the same command goes on from there.")
         return EXIT_PREEMPTED
     return 0
+
+
+def _what_must_be_equal(config: Any) -> dict[str, Any]:
+    settings = flatten_dict(config.to_dict(), sep=".", keep_empty_nodes=True)
+    return {
+        **{f"config.{name}": str(value) for name, value in settings.items()},
+        "--workdir": _WORKDIR.value,
+        "the code's revision": _git_revision(),
+        "jax's version": jax.__version__,
+    }
+
+
+def _profile_steps() -> range:
+    if not _PROFILE_STEPS.value:
+        return range(0)
+    first, colon, last = _PROFILE_STEPS.value.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise InputError(f"--profile_steps={_PROFILE_STEPS.value}: expected FROM:TO, such as 100:110")
+    return range(int(first), int(last))
 
 
 def _describe(config: Any) -> str:

@@ -52,6 +52,7 @@ def make_config(**overrides: Any) -> Any:
             "checkpoint_every": 50,
             "sample_every": 50,
             "keep_checkpoints": 2,
+            "stall_minutes": 1.0,
         },
         "sampling": {
             "sampler": "ddpm",

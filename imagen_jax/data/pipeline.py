@@ -5,7 +5,6 @@ its k-th contiguous block. So what a batch holds, and in which order, depends on
 processes.
 """
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grain
@@ -105,7 +104,7 @@ def check_batch_size(batch_size: int, divisor: int, *, what: str) -> None:
 
 
 def prefetch_to_devices(
-    iterator: grain.DatasetIterator, *, devices: Sequence[Any], device_axis: bool = True, depth: int = 2
+    iterator: grain.DatasetIterator, *, sharding: jax.sharding.NamedSharding, device_axis: bool = True, depth: int = 2
 ) -> grain.DatasetIterator:
     """Batches on this process's devices, made ready by a background thread `depth` batches ahead.
 
@@ -114,37 +113,38 @@ def prefetch_to_devices(
 
     Args:
       iterator: of `make_dataset`'s batches, leading dimension B. From here on the thread owns it.
-      devices: this process's jax devices, in the order that pmap has them (`jax.local_devices()`).
+      sharding: of the leading dimension. Over devices of other processes too, the result is the batch of all of them,
+        of which each has given its part.
       device_axis: as `jax.pmap` wants them, so that it copies nothing.
 
     Returns:
-      An iterator of dicts of jax.Array [B,...], or with `device_axis` [len(devices), B / len(devices), ...], sharded
-      over the leading dimension.
+      An iterator of dicts of jax.Array [B,...], or with `device_axis` [n, B / n, ...] for this process's n devices.
 
     Raises:
       InputError: with the first batch, if the devices don't divide B.
     """
     return grain.experimental.ThreadPrefetchDatasetIterator(
-        _ToDevices(iterator, devices, device_axis=device_axis), prefetch_buffer_size=depth
+        _ToDevices(iterator, sharding, device_axis=device_axis), prefetch_buffer_size=depth
     )
 
 
 class _ToDevices(grain.DatasetIterator):
     """Splits a batch over the devices."""
 
-    def __init__(self, parent: grain.DatasetIterator, devices: Sequence[Any], *, device_axis: bool):
+    def __init__(self, parent: grain.DatasetIterator, sharding: jax.sharding.NamedSharding, *, device_axis: bool):
         super().__init__(parent)
+        self._sharding = sharding
+        self._num_devices = len(sharding.addressable_devices)
         self._device_axis = device_axis
-        self._num_devices = len(devices)
-        mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
 
     def __next__(self) -> dict[str, jax.Array]:
-        return jax.device_put({name: self._split(array) for name, array in next(self._parent).items()}, self._sharding)
+        return {name: self._put(array) for name, array in next(self._parent).items()}
 
-    def _split(self, array: np.ndarray) -> np.ndarray:
+    def _put(self, array: np.ndarray) -> jax.Array:
         check_batch_size(len(array), self._num_devices, what="devices of this process")
-        return array.reshape(self._num_devices, -1, *array.shape[1:]) if self._device_axis else array
+        if self._device_axis:
+            array = array.reshape(self._num_devices, -1, *array.shape[1:])
+        return jax.make_array_from_process_local_data(self._sharding, array)
 
     def get_state(self) -> dict[str, Any]:
         return self._parent.get_state()

@@ -6,7 +6,7 @@ import logging as std_logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -16,12 +16,14 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from imagen_jax.errors import InputError
+from imagen_jax.training import hosts
 from imagen_jax.training.digest import differing, digest
 from imagen_jax.training.state import TrainState
 from imagen_jax.types import Params
 
 _FOLDER = "checkpoints"
 _DAMAGED = "corrupt-"
+_OF_EARLIER_VERSIONS = "data"
 
 
 class NoCheckpointError(RuntimeError):
@@ -31,7 +33,8 @@ class NoCheckpointError(RuntimeError):
 class Checkpointer:
     """Checkpoints in WORKDIR/checkpoints, each whole or absent: a kill at any moment leaves the last finished one.
 
-    Each holds the state, the position of the data, and digests of both, by which a damaged one is found and set aside.
+    Each holds the state, the position of the data (which is the same on every host), and digests of both, by which a
+    damaged one is found and set aside.
     """
 
     def __init__(self, workdir: Path, *, keep: int):
@@ -62,58 +65,49 @@ class Checkpointer:
         """
         if self.latest_step == step:
             return
-        meta = {"state": digest(state), "data": _digest_of_position(data)}
+        position = data.get_state()
+        meta = {"digests": digest(state), "position": position, "position_sha256": _sha256(position)}
         with self._writing():
             self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    data=grain.checkpoint.CheckpointSave(data),
-                    digest=ocp.args.JsonSave(meta),
-                ),
+                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
             )
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         """The newest checkpoint that is whole, onto the devices that `state` is on; sets the position of `data`.
 
-        A newer one that is damaged is renamed to "corrupt-STEP", with a warning that says what is wrong with it.
+        A newer one that is damaged is renamed to "corrupt-STEP", with a warning that says what is wrong with it. All
+        hosts use the same one: what one of them can't read is damaged.
 
         Raises:
           InputError: it holds other parameters than `state`; the message lists them.
           NoCheckpointError: all are damaged.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
+            found, reason = None, ""
             try:
-                return self._restore(step, state, data)
+                found = _read(self._folder, step, state)
             except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # no room for it: that isn't its fault
                 raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
-            damaged = self._folder / f"{_DAMAGED}{step}"
-            (self._folder / str(step)).rename(damaged)
-            self._manager.reload()
-            logging.warning("the checkpoint of step %d is damaged, and now called %s: %s", step, damaged, reason)
+            # The digests are computed by all hosts together, so each must have read its part.
+            reason = next(filter(None, hosts.gather(reason)), "")
+            if found and not reason:
+                reason = _what_changed(found)
+                if not reason:
+                    data.set_state(found.position)
+                    return found.state
+            self._set_aside(step, reason)
         self._raise_if_all_damaged()
         raise AssertionError(f"no checkpoint in {self._folder}")
 
-    def _restore(self, step: int, state: TrainState, data: grain.DatasetIterator) -> TrainState:
-        saved = self._manager.item_metadata(step)["state"]
-        if "step" in saved and "skipped_in_row" not in saved:
-            raise InputError(f"{self._folder / str(step)} is of an earlier version of this code; go on with that one")
-        _check_same_arrays(saved["params"], state.params, where=self._folder / str(step))
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
-                data=grain.checkpoint.CheckpointRestore(data),
-                digest=ocp.args.JsonRestore(),
-            ),
-        )
-        if changed := differing(restored["state"], restored["digest"]["state"]):
-            raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
-        if _digest_of_position(data) != restored["digest"]["data"]:
-            raise ValueError("the position of the data has changed since it was saved")
-        return restored["state"]
+    def _set_aside(self, step: int, reason: str) -> None:
+        damaged = self._folder / f"{_DAMAGED}{step}"
+        if hosts.is_first():
+            (self._folder / str(step)).rename(damaged)
+            logging.warning("the checkpoint of step %d is damaged, and now called %s: %s", step, damaged, reason)
+        hosts.gather("")  # the others see it when it has its new name
+        self._manager.reload()
 
     def close(self) -> None:
         """Waits for the last save, without which it would be lost.
@@ -183,10 +177,10 @@ def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
                 restore_args={"ema_params": jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)},
                 partial_restore=True,
             ),
-            digest=ocp.args.JsonRestore(),
+            meta=ocp.args.JsonRestore(),
         ),
     )
-    expected = {path: n for path, n in restored["digest"]["state"].items() if path.startswith("ema_params/")}
+    expected = {path: n for path, n in restored["meta"]["digests"].items() if path.startswith("ema_params/")}
     if changed := differing(restored["state"], expected):
         raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
     return restored["state"]["ema_params"]
@@ -197,18 +191,47 @@ def _manager(
 ) -> ocp.CheckpointManager:
     # It warns of every default it takes; what it writes is tested here.
     std_logging.getLogger("absl").addFilter(_is_not_about_defaults)
-    # Named, so that the metadata of a checkpoint can be read before the checkpoint is. Any: grain's handler has orbax's
-    # methods, but not its type.
-    handlers: dict[str, Any] = {
-        "state": state_handler,
-        "data": grain.checkpoint.CheckpointHandler(),
-        "digest": ocp.JsonCheckpointHandler(),
-    }
+    # Named, so that the metadata of a checkpoint can be read before the checkpoint is.
+    handlers = {"state": state_handler, "meta": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
-def _digest_of_position(data: grain.DatasetIterator) -> str:
-    return hashlib.sha256(json.dumps(data.get_state(), sort_keys=True, default=str).encode()).hexdigest()
+class _Checkpoint(NamedTuple):
+    state: TrainState
+    digests: dict[str, int]
+    position: dict[str, Any]
+
+
+def _read(folder: Path, step: int, state: TrainState) -> _Checkpoint:
+    if (folder / str(step) / _OF_EARLIER_VERSIONS).exists():
+        raise InputError(f"{folder / str(step)} is of an earlier version of this code; go on with that one")
+    # Each host by itself: where one can't read its part, the others don't wait for it in here.
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+    options = ocp.CheckpointManagerOptions(multiprocessing_options=alone, read_only=True, create=False)
+    with _manager(folder, ocp.StandardCheckpointHandler(multiprocessing_options=alone), options) as manager:
+        saved = manager.item_metadata(step)["state"]["params"]
+        _check_same_arrays(saved, state.params, where=folder / str(step))
+        found = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
+                meta=ocp.args.JsonRestore(),
+            ),
+        )
+    meta = found["meta"]
+    if _sha256(meta["position"]) != meta["position_sha256"]:
+        raise ValueError("the position of the data has changed since it was saved")
+    return _Checkpoint(found["state"], meta["digests"], meta["position"])
+
+
+def _what_changed(found: _Checkpoint) -> str:
+    changed = differing(found.state, found.digests)
+    return f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}" if changed else ""
+
+
+def _sha256(position: Any) -> str:
+    return hashlib.sha256(json.dumps(position, sort_keys=True).encode()).hexdigest()
 
 
 def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:

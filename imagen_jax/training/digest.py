@@ -20,7 +20,12 @@ def digest(tree: Any) -> dict[str, int]:
     are odd, so any change of one element changes the sum. It is computed where the arrays lie.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = jax.device_get([_sum(leaf) for _, leaf in leaves])
+    if jax.process_count() > 1:
+        # One after the other: CPUs run programs at the same time, and hosts whose collectives are then in different
+        # orders wait for each other forever.
+        sums = [jax.device_get(_sum(leaf)) for _, leaf in leaves]
+    else:
+        sums = jax.device_get([_sum(leaf) for _, leaf in leaves])
     return {_name(path): int(value) for (path, _), value in zip(leaves, sums, strict=True)}
 
 

@@ -2,23 +2,25 @@
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 import grain
 import jax
 import numpy as np
 from absl import logging
 
+from imagen_jax.training import hosts
 from imagen_jax.training.checkpoint import Checkpointer
+from imagen_jax.training.claim import Claim
 from imagen_jax.training.clock import Clock
 from imagen_jax.training.metrics import MetricWriter
-from imagen_jax.training.parallel import StepFn
+from imagen_jax.training.parallel import Parallel
+from imagen_jax.training.profile import Profiler
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.step import Metrics
+from imagen_jax.training.watchdog import Watchdog
 from imagen_jax.types import Params
 
 # (ema_params, step) -> names with numbers, or with pictures uint8 [H,W,3]: `evaluation.base.Evaluator`.
@@ -33,24 +35,9 @@ class NotFiniteError(RuntimeError):
     """The loss or the gradient has not been a finite number for many steps."""
 
 
-class _StopSignal:
-    """Notes a SIGTERM, so that the loop can end between two steps."""
-
-    def __enter__(self) -> "_StopSignal":
-        self.received = False
-        self._previous = signal.signal(signal.SIGTERM, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
-        self.received = True
-
-
 def train(
     state: TrainState,
-    step_fn: StepFn,
+    run: Parallel,
     batches: grain.DatasetIterator,
     key: jax.Array,
     *,
@@ -62,38 +49,54 @@ def train(
     keep_checkpoints: int,
     evaluate_every: int,
     evaluators: Sequence[EvaluateFn],
+    stall_s: float = 0.0,
+    profile_steps: range = range(0),
 ) -> tuple[TrainState, bool]:
     """Trains to `num_steps`, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
 
+    On several hosts all call it, with the same arguments but for `batches`. The first writes metrics and evaluates.
+
     Args:
       state: a fresh state on the devices; a checkpoint replaces it.
-      step_fn: `parallel.Parallel.step`.
-      batches: of `data.pipeline.prefetch_to_devices`.
+      run: the step on devices.
+      batches: of `data.pipeline.prefetch_to_devices`, where `run` wants them.
       key: the run's PRNG key.
       batch_size: images a step, all devices together.
       log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
-      evaluators: called with the EMA parameters.
+      evaluators: called with the EMA parameters, on the first host's devices.
+      stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
+      profile_steps: see `Profiler`; traces are in WORKDIR/profile.
 
     Returns:
-      The state, and whether all steps were done (False: stopped by SIGTERM, after a checkpoint).
+      The state, and whether all steps were done (False: stopped by SIGTERM to one of the hosts, after a checkpoint).
 
     Raises:
       NotFiniteError: 20 steps in a row were skipped. Nothing is saved after that.
-      InputError: `workdir` holds another network's checkpoint.
+      InputError: `workdir` holds another network's checkpoint, or another run uses it.
     """
     # 1. Where were we?
     closing = contextlib.ExitStack()  # calls all of what it is given, the last one first, even if one fails
-    stop = closing.enter_context(_StopSignal())
+    watchdog = Watchdog(stall_s)
+    closing.callback(watchdog.close)
+    stop = closing.enter_context(hosts.StopRequest())
     closing.callback(batches.close)
+    writes = hosts.is_first()
+    claim = Claim(workdir) if writes else None
+    if claim:
+        closing.callback(claim.close)
+    watchdog.feed()
     checkpointer = Checkpointer(workdir, keep=keep_checkpoints)
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(state, batches)
         logging.info("Going on from step %d in %s", int(state.step), workdir)
     first_step = int(state.step)
-    writer = MetricWriter(workdir, first_step=first_step)
-    closing.callback(writer.close)
+    writer = MetricWriter(workdir, first_step=first_step) if writes else None
+    if writer:
+        closing.callback(writer.close)
     clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=batch_size)
     closing.callback(clock.close)
+    profiler = Profiler(workdir / "profile", profile_steps)
+    closing.callback(profiler.close)
     # The last checkpoint is only safe once it is waited for, however the loop ends.
     closing.callback(checkpointer.close)
 
@@ -102,6 +105,7 @@ def train(
     step, stopping = first_step, False
     with closing:
         while step < num_steps and not stopping:
+            watchdog.feed()
             waited = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waited
@@ -110,13 +114,16 @@ def train(
             if len(pending) > 1:
                 # The step before is still under way, so that the devices stay busy; but no more than that one is ahead.
                 _check_finite(pending[-2], step=step - 1)
-            state, metrics = step_fn(state, batch, key)
+            profiler.before(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = run.step(state, batch, key)
             pending.append(metrics)
             step += 1
+            profiler.after(step, metrics)
             clock.tick(waited_s=waited)
 
             # 3. Log. Every checkpoint and evaluation comes after a look at the numbers, so that no bad state is kept.
-            stopping = stop.received
+            stopping = stop.received(step)
             last = step == num_steps or stopping
             save, evaluate = (last or step % every == 0 for every in (checkpoint_every, evaluate_every))
             if last or save or evaluate or step % log_every == 0:
@@ -125,15 +132,22 @@ def train(
                 values = _mean(pending)
                 pending = []
                 rates = clock.interval(step)
-                writer.scalars(step, values | rates)
-                _log_line(step, num_steps, values | rates)
+                values |= rates | hosts.slowest(rates["data_wait_s"])
+                if writer:
+                    writer.scalars(step, values)
+                    _log_line(step, num_steps, values)
 
             # 4. Save, then evaluate: an evaluation that fails costs no training.
             if save:
-                checkpointer.save(step, state, batches)
-            if evaluate and not stopping:
-                for evaluator in evaluators:
-                    _write(writer, step, evaluator(state.ema_params, step))
+                if claim:
+                    claim.check()
+                checkpointer.save(step, run.whole(state), batches)
+            if evaluate and not stopping and evaluators:
+                watchdog.feed()
+                ema_params = hosts.on_this_host(state.ema_params)
+                if writer:
+                    for evaluator in evaluators:
+                        _write(writer, step, evaluator(ema_params, step))
             if save or evaluate:
                 clock.pause()
     return state, step >= num_steps

@@ -30,12 +30,25 @@ class Parallel(NamedTuple):
     Attributes:
       step: compiled; donates the state, so that the old one can't be used after the step.
       state_sharding: where the state must lie; a tree like it.
-      device_axis: whether batches are [devices, B / devices, ...] instead of [B,...]; both are divided by devices.
+      batch_sharding: where a batch must lie, of which each host gives its own part.
+      device_axis: whether that part is [devices, B / devices, ...] instead of [B,...].
     """
 
     step: StepFn
     state_sharding: Any
+    batch_sharding: NamedSharding
     device_axis: bool
+
+    def whole(self, state: TrainState) -> TrainState:
+        """The state as arrays of all hosts, without a copy: pmap leaves each host with arrays of its own."""
+
+        def whole(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+            if not isinstance(leaf, jax.Array) or leaf.sharding.device_set == sharding.device_set:
+                return leaf
+            parts = [shard.data for shard in leaf.addressable_shards]
+            return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+
+        return jax.tree.map(whole, state, self.state_sharding)
 
 
 def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
@@ -48,6 +61,11 @@ def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], st
       InputError: there is no such strategy.
     """
     return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state)
+
+
+def all_devices() -> list[Any]:
+    """jax's devices of all hosts, each host's together, so that it holds a contiguous block of the batch."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
 def replicate(tree: Any, devices: Sequence[Any]) -> Any:
@@ -65,7 +83,10 @@ def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel
         donate_argnums=(0,),
     )
     replicated = NamedSharding(_mesh(devices), P())
-    return Parallel(step, jax.tree.map(lambda _: replicated, state), device_axis=True)
+    # pmap takes from each host what is for its own devices.
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    batch_sharding = NamedSharding(_mesh(here), P(AXIS))
+    return Parallel(step, jax.tree.map(lambda _: replicated, state), batch_sharding, device_axis=True)
 
 
 def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
@@ -84,13 +105,14 @@ def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard
     # weights, and takes more memory than it saves.
     gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
     scatter = partial(jax.lax.with_sharding_constraint, shardings=jax.tree.map(divided, state.params))
+    batch_sharding = NamedSharding(mesh, P(AXIS))
     step = jax.jit(
         partial(train_step, axis_name=None, gather=gather, scatter=scatter),
-        in_shardings=(sharding, NamedSharding(mesh, P(AXIS)), whole),
+        in_shardings=(sharding, batch_sharding, whole),
         out_shardings=(sharding, whole),
         donate_argnums=(0,),
     )
-    return Parallel(step, sharding, device_axis=False)
+    return Parallel(step, sharding, batch_sharding, device_axis=False)
 
 
 def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:

@@ -18,6 +18,8 @@ rm -f "$run/exit_code"
 echo "$tries" >"$run/tries"
 
 export PYTHONUNBUFFERED=1
+# jax finds the pod's other workers by itself.
+export IMAGEN_COORDINATOR=auto
 # On the bucket, so that a recreated pod need not compile again.
 export JAX_COMPILATION_CACHE_DIR=${workdir%/runs/*}/xla_cache
 cd "$HOME/imagen_jax"

@@ -3,11 +3,11 @@
 import itertools
 from typing import Any
 
-import grain
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.data import pipeline
 from imagen_jax.data.pipeline import check_batch_size, make_dataset, pad_text, prefetch_to_devices
@@ -151,7 +151,11 @@ def test_resuming_continues_with_the_next_batch():
 
 
 def prefetched(**kwargs):
-    return prefetch_to_devices(iter(make(**kwargs)), devices=jax.local_devices()[:1], depth=3)
+    return prefetch_to_devices(iter(make(**kwargs)), sharding=over(jax.local_devices()[:1]), depth=3)
+
+
+def over(devices):
+    return NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
 
 
 def test_resuming_through_the_prefetch_continues_after_the_batch_last_yielded():
@@ -169,24 +173,9 @@ def test_resuming_through_the_prefetch_continues_after_the_batch_last_yielded():
     resumed.close()
 
 
-def test_orbax_saves_and_restores_the_prefetched_iterator(tmp_path):
-    ocp = pytest.importorskip("orbax.checkpoint")
-    iterator = prefetched()
-    next(iterator)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(tmp_path / "save", ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator)))
-        expected = [next(iterator) for _ in range(3)]
-        resumed = prefetched()
-        checkpointer.restore(tmp_path / "save", ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(resumed)))
-    for batch in expected:
-        assert_same(next(resumed), batch)
-    iterator.close()
-    resumed.close()
-
-
 def test_pmap_takes_a_prefetched_batch_without_copying():
     devices = jax.local_devices()
-    iterator = prefetch_to_devices(iter(make(batch_size=2 * len(devices))), devices=devices)
+    iterator = prefetch_to_devices(iter(make(batch_size=2 * len(devices))), sharding=over(devices))
     batch = next(iterator)
     assert batch["image"].shape == (len(devices), 2, 8, 8, 3)
     identity = jax.pmap(lambda batch: jax.tree.map(lambda array: array, batch), axis_name="data", donate_argnums=0)
@@ -227,7 +216,7 @@ def test_an_error_in_a_record_reaches_the_consumer():
         def __getitem__(self, index):
             raise InputError("record 3 broke")
 
-    iterator = prefetch_to_devices(iter(make(Broken())), devices=jax.local_devices()[:1])
+    iterator = prefetch_to_devices(iter(make(Broken())), sharding=over(jax.local_devices()[:1]))
     with pytest.raises(InputError, match="record 3 broke"):
         next(iterator)
     iterator.close()

@@ -6,11 +6,18 @@ import grain
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.training.clock import Clock
 from imagen_jax.training.loop import NotFiniteError, train
 from imagen_jax.training.metrics import read_metrics
+from imagen_jax.training.parallel import Parallel
 from tests.training import tiny
+
+
+def on_one_device(step_fn: Any) -> Parallel:
+    sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("batch",)), PartitionSpec("batch"))
+    return Parallel(step_fn, jax.tree.map(lambda _: sharding, tiny.state()), sharding, device_axis=False)
 
 
 def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: Any = ()) -> Any:
@@ -26,7 +33,7 @@ def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: A
     images = grain.MapDataset.range(8).map(lambda i: {"image": np.zeros((1, 2, 2, 3), np.float32)})
     return train(
         tiny.state(),
-        step_fn,
+        on_one_device(step_fn),
         iter(images.repeat().to_iter_dataset()),
         jax.random.key(0),
         workdir=workdir,
@@ -89,7 +96,7 @@ def test_images_that_are_not_scaled_are_refused(tmp_path):
     settings: Any = {"num_steps": 2, "batch_size": 1, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
     with pytest.raises(AssertionError, match=r"must lie in \[-1, 1\]"):
         train(
-            tiny.state(), lambda *_: pytest.fail("no step"), batches, jax.random.key(0),
+            tiny.state(), on_one_device(lambda *_: pytest.fail("no step")), batches, jax.random.key(0),
             workdir=tmp_path, evaluate_every=1, evaluators=[], **settings,
         )  # fmt: skip
 

@@ -39,6 +39,11 @@ def optimizer() -> optax.GradientTransformation:
     return optax.adam(1e-3)
 
 
+def sgd() -> optax.GradientTransformation:
+    """Plain gradient descent, whose rounding stays as small as it is."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+
+
 def loss_fn(**changes: Any):
     settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
     return make_loss_fn(MODEL, **settings | changes)

@@ -1,0 +1,153 @@
+"""Several hosts that train one run: meeting, agreeing, and ending together.
+
+Every host runs the same command. What they must agree on is exchanged as text, so that any host can say what differs.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from imagen_jax.errors import InputError
+
+_HEARTBEAT_TIMEOUT_S = 10
+_SHUTDOWN_TIMEOUT_S = 10
+
+_ADDRESS, _COUNT, _NUMBER = "IMAGEN_COORDINATOR", "IMAGEN_NUM_PROCESSES", "IMAGEN_PROCESS_ID"
+
+
+def connect() -> None:
+    """Joins the other hosts, if the environment tells of any; before anything else that asks jax for its devices.
+
+    IMAGEN_COORDINATOR=auto finds them by itself, on TPU pods and under Slurm. IMAGEN_COORDINATOR=ADDRESS:PORT, of host
+    0, with IMAGEN_NUM_PROCESSES and IMAGEN_PROCESS_ID, says who they are. Without it this host is alone.
+
+    Of all hosts only the first logs what isn't a warning.
+
+    Raises:
+      InputError: the environment is incomplete, or the devices are several hosts', and they have not been told.
+    """
+    address = os.environ.get(_ADDRESS)
+    if address == "auto":
+        _initialize()
+    elif address:
+        count, number = _whole_number(_COUNT), _whole_number(_NUMBER)
+        if not 0 <= number < count:
+            raise InputError(f"{_NUMBER}={number} is not one of {_COUNT}={count} processes; they count from 0")
+        # Host 0 listens at this address alone, not at all that it has.
+        bind_address = address if number == 0 else None
+        _initialize(address, count, number, coordinator_bind_address=bind_address)
+    elif jax.process_count() > 1:
+        raise InputError(
+            f"the devices are those of {jax.process_count()} hosts; set {_ADDRESS}=auto on all of them, as "
+            "`python -m launch.run` does"
+        )
+    if not is_first():
+        logging.set_verbosity(logging.WARNING)
+
+
+def disconnect() -> None:
+    """Waits until all hosts have come here, so that none is taken for dead; nothing where this host is alone."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def is_first() -> bool:
+    """Whether this host is the one that writes logs, metrics and samples."""
+    return jax.process_index() == 0
+
+
+def gather(text: str) -> list[str]:
+    """The texts of all hosts, in their order. All must call it, and wait for each other here."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.int32(len(data)))
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
+
+
+def check_equal(values: Mapping[str, Any]) -> None:
+    """Checks that all hosts have these values, by name; JSON can hold them.
+
+    Raises:
+      InputError: on all hosts, with the names and values that differ from the first host's.
+    """
+    everywhere = [json.loads(text) for text in gather(json.dumps(values, sort_keys=True))]
+    first, differences = everywhere[0], []
+    for number, here in enumerate(everywhere):
+        for name in sorted(first.keys() | here.keys()):
+            if first.get(name) != here.get(name):
+                differences.append(f"{name} is {here.get(name)!r} on host {number} and {first.get(name)!r} on host 0")
+    if differences:
+        raise InputError(f"the hosts differ: {'; '.join(differences[:5])}; start all of them with the same command")
+
+
+def slowest(data_wait_s: float) -> dict[str, float]:
+    """The longest of all hosts' times, and whose it is: data_wait_s, slowest_host. Nothing where this host is alone.
+
+    The steps themselves take equally long, as all hosts wait for each other in them.
+    """
+    if jax.process_count() == 1:
+        return {}
+    times = multihost_utils.process_allgather(np.float32(data_wait_s))
+    return {"data_wait_s": float(np.max(times)), "slowest_host": int(np.argmax(times))}
+
+
+def on_this_host(tree: Any) -> Any:
+    """The arrays whole, on a device of this host. All hosts must call it: each may hold a part of them."""
+    if jax.process_count() == 1:
+        return tree
+    divided = [leaf for leaf in jax.tree.leaves(tree) if not leaf.is_fully_replicated]
+    if divided:
+        whole = jax.sharding.NamedSharding(divided[0].sharding.mesh, jax.sharding.PartitionSpec())
+        tree = jax.jit(lambda x: x, out_shardings=whole)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+class StopRequest:
+    """Notes a SIGTERM while it is entered, so that a loop can end between two steps; all hosts at the same one."""
+
+    def __enter__(self) -> "StopRequest":
+        self._received = False
+        self._alone = jax.process_count() == 1
+        if self._alone:
+            self._previous = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def received(self, step: int) -> bool:
+        """Whether to stop after this step. All hosts must ask, at every step."""
+        # jax has taken SIGTERM for itself when it connected: a handler of ours would disable that.
+        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
+    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+        self._received = True
+
+
+# With jax's own timeouts, a host that is killed holds up the others for 100 s, and one that raises for 300 s.
+_initialize = partial(
+    jax.distributed.initialize,
+    heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
+    shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
+)
+
+
+def _whole_number(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdecimal():
+        raise InputError(f"{_ADDRESS} is set, so {name} must be a whole number, not {value!r}; or set {_ADDRESS}=auto")
+    return int(value)

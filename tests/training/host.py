@@ -1,0 +1,94 @@
+"""One of several hosts, started by test_hosts.py: `python -m tests.training.host FOLDER`."""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from imagen_jax.errors import InputError
+from imagen_jax.training import hosts, parallel
+from imagen_jax.training.checkpoint import Checkpointer
+from tests.training import tiny
+
+
+def positions():
+    return iter(grain.MapDataset.range(100).to_iter_dataset())
+
+
+def run(strategy: str, num_steps: int = 10):
+    """State and losses of this host's part in some steps; as one host does all of them, in test_hosts.py."""
+    optimizer = tiny.sgd()
+    initial = tiny.state_of(tiny.state().params, optimizer)
+    on_devices = parallel.parallelise(strategy, tiny.step(optimizer=optimizer), parallel.all_devices(), initial)
+    state = jax.jit(lambda: initial, out_shardings=on_devices.state_sharding)()
+    part = tiny.BATCH // jax.process_count()
+    losses = []
+    for index in range(num_steps):
+        batch = {}
+        for name, value in tiny.batch(index).items():
+            here = value[jax.process_index() * part :][:part]
+            if on_devices.device_axis:
+                here = here.reshape(jax.local_device_count(), -1, *here.shape[1:])
+            batch[name] = jax.make_array_from_process_local_data(on_devices.batch_sharding, here)
+        state, metrics = on_devices.step(state, batch, jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    return on_devices.whole(state), np.array(losses)
+
+
+@contextlib.contextmanager
+def unreadable_here(bad_step: int):
+    """As if this host's disk or network failed while it reads that step."""
+    with pytest.MonkeyPatch.context() as patch:
+        restore = ocp.CheckpointManager.restore
+
+        def fail(self, step, **kwargs):
+            if step == bad_step:
+                raise OSError("input/output error")
+            return restore(self, step, **kwargs)
+
+        patch.setattr(ocp.CheckpointManager, "restore", fail)
+        yield
+
+
+def main(folder: Path) -> None:
+    hosts.connect()
+    parallel._SMALL = 0  # each divides what it may, however small
+    results = {}
+    for strategy in parallel.STRATEGIES:
+        state, losses = run(strategy)
+        here = hosts.on_this_host(state)
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(here.params)]
+        results |= {f"{strategy}/losses": losses, f"{strategy}/params": np.concatenate([x.ravel() for x in leaves])}
+
+        batches = positions()
+        checkpointer = Checkpointer(folder / strategy, keep=3)
+        for step in (1, 2):
+            next(batches)
+            checkpointer.save(step, state.replace(step=state.step - 10 + step), batches)
+        checkpointer.close()
+        checkpointer = Checkpointer(folder / strategy, keep=3)
+        second_fails = strategy == "zero1" and not hosts.is_first()
+        with unreadable_here(2) if second_fails else contextlib.nullcontext():
+            restored = checkpointer.restore(state, batches := positions())
+        checkpointer.close()
+        results[f"{strategy}/restored"] = np.array([int(restored.step), next(batches)])
+
+    results["texts"] = np.array(hosts.gather("ä" * (1 + jax.process_index())))
+    wait_s = 2.0 - jax.process_index()
+    results["slowest"] = np.array([hosts.slowest(wait_s)[name] for name in ("data_wait_s", "slowest_host")])
+    hosts.check_equal({"same": 1})
+    try:
+        hosts.check_equal({"seed": jax.process_index(), "same": 1})
+    except InputError as error:
+        results["differs"] = np.array(str(error))
+    np.savez(folder / f"results.{jax.process_index()}.npz", **results)
+    hosts.disconnect()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
