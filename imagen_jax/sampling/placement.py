@@ -29,7 +29,7 @@ def make_mesh(devices: int | None = None, *, image_shards: int = 1, coarsest_row
     there = jax.local_devices()
     count = len(there) if devices is None else devices
     if not 1 <= count <= len(there):
-        raise InputError(f"devices = {count}; there are {len(there)}: expected 1 to {len(there)}, or none for all")
+        raise InputError(f"devices = {count}; expected 1 to {len(there)}: this process has {len(there)}")
     possible = [n for n in range(1, count + 1) if count % n == coarsest_rows % n == 0]
     if image_shards not in possible:
         raise InputError(
