@@ -222,9 +222,8 @@ class Cascade:
           InputError: there aren't so many devices, or they or a stage's images can't be divided so.
         """
         result = []
-        for stage, shards in zip(
-            self.stages.values(), _one_each("image_shards", image_shards, len(self.stages)), strict=True
-        ):
+        shards_each = _one_each("image_shards", image_shards, len(self.stages))
+        for stage, shards in zip(self.stages.values(), shards_each, strict=True):
             try:
                 result.append(make_mesh(devices, image_shards=shards, coarsest_rows=stage.coarsest_rows))
             except InputError as error:
