@@ -313,7 +313,7 @@ def times(text: str) -> tuple[float, ...]:
 _EXPECTED: dict[Any, str] = {int: "whole numbers", float: "numbers", times: "times such as 0.2:0.8"}
 
 
-def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> list[Any] | Any | None:
+def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> Any:
     """The value of a list flag, parsed, as one value, or as a list of them; None where it isn't given.
 
     Args:
@@ -347,6 +347,19 @@ def define_encoder_flags() -> Callable[[], dict[str, Any]]:
         "encoder_shards", None, "Devices that share one copy of its weights; default: as few as hold it.", lower_bound=1
     )
     return lambda: {"dtype": dtype.value, "devices": _devices(devices), "shards": shards.value}
+
+
+def define_device_flags() -> Callable[[], dict[str, Any]]:
+    """Defines --devices and --image_shards, of a main that samples.
+
+    Returns:
+      A function that reads them, as keyword arguments of `Cascade.sample`. It raises InputError for what is no number.
+    """
+    devices = flags.DEFINE_integer("devices", None, "How many of this machine's devices to sample on; default: all.")
+    shards = flags.DEFINE_list(
+        "image_shards", ["1"], "Devices that share each image, by rows, for memory. One for all stages, or one a stage."
+    )
+    return lambda: {"devices": devices.value, "image_shards": one_or_list(shards, int)}
 
 
 def _devices(flag: flags.FlagHolder) -> list[Any] | None:

@@ -35,7 +35,8 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 _GUIDANCE = flags.DEFINE_list("guidance", None, "Guidance weights of the base stage; default: its own.")
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the captions drawn, and of all noise.", lower_bound=0)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time, all devices together.", lower_bound=1)
+_device_settings = cli.define_device_flags()
 
 _GRID_IMAGES = 32
 
@@ -43,6 +44,7 @@ _GRID_IMAGES = 32
 def main() -> None:
     """Samples, measures, writes and prints."""
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
+    cascade.meshes(**_device_settings())  # an error now rather than after data and text encoder
     source = open_source(_DATA.value, data_dir=_DATA_DIR.value)
     reference_spec = _REFERENCE.value or cascade.configs[0].source
     reference = open_source(reference_spec, data_dir=_DATA_DIR.value)
@@ -63,7 +65,12 @@ def main() -> None:
         start = time.perf_counter()
         others = [stage.settings.guidance_weight for stage in list(cascade.stages.values())[1:]]
         images = cascade.sample(
-            text, seed=_SEED.value, guidance=[weight, *others], stop_at=_STOP_AT.value, batch_size=_BATCH_SIZE.value
+            text,
+            seed=_SEED.value,
+            guidance=[weight, *others],
+            stop_at=_STOP_AT.value,
+            batch_size=_BATCH_SIZE.value,
+            **_device_settings(),
         )
         result: dict[str, Any] = {"guidance": weight, "num_samples": count, "data": _DATA.value}
         result["name_accuracy"] = retrieval.accuracy(images[base_size], names, reference_images, reference_names)

@@ -58,7 +58,8 @@ _SETTING_FLAGS = {
     for name, (_, text) in _SETTINGS.items()
 }
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time, all devices together.", lower_bound=1)
+_device_settings = cli.define_device_flags()
 
 
 def main() -> None:
@@ -66,6 +67,7 @@ def main() -> None:
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
     overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
     settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
+    cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()
     negative: list[str] | Embeddings | None = [_NEGATIVE_PROMPT.value] if _NEGATIVE_PROMPT.value else None
     if _SAVE_EMBEDDINGS.value:
@@ -80,6 +82,7 @@ def main() -> None:
         negative_prompts=negative,
         weak=load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None,
         batch_size=_BATCH_SIZE.value,
+        **_device_settings(),
         **overrides,
     )
     captions = prompts.captions if isinstance(prompts, Embeddings) else prompts

@@ -184,6 +184,7 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
     run(
         "sample", f"--cascade={folder}/cascade", f"--prompts_file={prompts}", f"--out={out}", "--seed=5", "--steps=2",
         "--guidance=3", "--guidance_interval=0.3:0.9", "--negative_prompt=a purple heart", "--sampler=unipc,ddim,ddim",
+        "--devices=2", "--image_shards=1,1,2", devices=3,
     )  # fmt: skip
     names = {path.name for path in out.iterdir()}
     pictures = {f"{k:03d}_{size}.png" for k in range(3) for size in (8, 16, 32)}
@@ -208,7 +209,7 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
 def test_evaluate_measures_every_weight(folder):
     out = folder / "evaluation"
     data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets", "--num_samples=3")
-    run("evaluate", f"--cascade={folder}/cascade", *data, "--guidance=1,3", f"--out={out}")
+    run("evaluate", f"--cascade={folder}/cascade", *data, "--guidance=1,3", f"--out={out}", devices=2)
     results = json.loads((out / "results.json").read_text())
     assert [result["guidance"] for result in results] == [1.0, 3.0]
     for result in results:
@@ -232,6 +233,8 @@ def test_evaluate_measures_every_weight(folder):
             "--guidance_interval=low:high: expected times such as 0.2:0.8",
         ),
         (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= from < to <= 1"),
+        (("--prompt=a", "--devices=2"), "devices = 2; expected 1 to 1: this process has 1"),
+        (("--prompt=a", "--image_shards=two"), "--image_shards=two: expected whole numbers"),
     ],
 )
 def test_sample_says_what_is_wrong_in_one_line(folder, arguments, message):

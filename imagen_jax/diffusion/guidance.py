@@ -33,17 +33,24 @@ def classifier_free(denoise_pair: DenoiseFn, *, weight: jax.Array | float, resca
     place of the null text it leads away from that prompt.
 
     Args:
-      denoise_pair: denoise_fn of a batch of 2B whose first half sees the text and whose second half the null text.
+      denoise_pair: denoise_fn of a batch of 2B that is `interleave`d: with the text, and with the null text.
       weight: scalar w.
       rescale: see `extrapolate`.
     """
 
     def denoise_fn(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        both = denoise_pair(jnp.concatenate([z, z]), jnp.concatenate([logsnr, logsnr]))
-        conditional, unconditional = jnp.split(both, 2)
-        return extrapolate(conditional, unconditional, weight=weight, rescale=rescale)
+        both = denoise_pair(interleave(z, z), interleave(logsnr, logsnr)).reshape(-1, 2, *z.shape[1:])
+        return extrapolate(both[:, 0], both[:, 1], weight=weight, rescale=rescale)
 
     return denoise_fn
+
+
+def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[B,...] twice -> [2B,...]: a[0], b[0], a[1], b[1], ...
+
+    Rather than all of a before all of b, so that nothing moves where the batch is divided among devices.
+    """
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
 
 
 def autoguidance(

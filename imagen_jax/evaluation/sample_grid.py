@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.sampling.images import enlarge, labelled_grid, to_uint8
+from imagen_jax.sampling.placement import make_mesh
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.types import Params
 
@@ -24,7 +24,7 @@ class SampleGrid:
         low_res: np.ndarray | None = None,
         seed: int = 0,
     ):
-        """One image a caption.
+        """One image a caption, divided among this process's devices.
 
         Args:
           text_emb: [N,L,D].
@@ -32,17 +32,19 @@ class SampleGrid:
           low_res: [N,h,w,3] float32 in [-1, 1], for a super-resolution stage.
         """
         self._stage = stage
-        self._text_emb, self._text_mask = jnp.asarray(text_emb), jnp.asarray(text_mask)
+        self._text_emb, self._text_mask = text_emb, text_mask
         self._captions = list(captions)
         self._low_res = low_res
         key = jax.random.key(seed)
         self._keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(np.arange(len(self._captions)))
+        self._mesh = make_mesh()
 
     def run(self, params: Params, step: int) -> Iterator[tuple[str, np.ndarray]]:
         """See `Evaluator.run`."""
-        low_res = None if self._low_res is None else jnp.asarray(self._low_res)
-        samples = self._stage.sample(params, self._text_emb, self._text_mask, keys=self._keys, low_res=low_res)
-        images = list(to_uint8(np.asarray(samples)))
+        samples = self._stage.sample(
+            params, self._text_emb, self._text_mask, keys=self._keys, low_res=self._low_res, mesh=self._mesh
+        )
+        images = list(to_uint8(samples))
         if self._low_res is not None:
             factor = self._stage.image_size // self._low_res.shape[1]
             inputs = [enlarge(image, factor) for image in to_uint8(self._low_res)]

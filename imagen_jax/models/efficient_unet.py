@@ -74,6 +74,11 @@ class EfficientUNet(nn.Module):
     remat: bool = False
     dtype: Dtype = jnp.bfloat16
 
+    @property
+    def downsampling(self) -> int:
+        """As `UNet.downsampling`."""
+        return 2 ** len(self.channel_mults)
+
     @nn.compact
     def __call__(
         self,
@@ -85,8 +90,8 @@ class EfficientUNet(nn.Module):
         low_res: jax.Array | None = None,
         aug_logsnr: jax.Array | None = None,
     ) -> jax.Array:
-        """As `UNet.__call__`; H and W divisible by 2^levels."""
-        factor = 2 ** len(self.channel_mults)
+        """As `UNet.__call__`."""
+        factor = self.downsampling
         assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
         factors = RSQRT2_PLACES[self.rsqrt2_on]
         res_block = partial(

@@ -35,6 +35,11 @@ class UNet(nn.Module):
     remat: bool = False
     dtype: Dtype = jnp.bfloat16
 
+    @property
+    def downsampling(self) -> int:
+        """How many times smaller the coarsest level is than the image; H and W must be divisible by it."""
+        return 2 ** (len(self.channel_mults) - 1)
+
     @nn.compact
     def __call__(
         self,
@@ -49,7 +54,7 @@ class UNet(nn.Module):
         """Predicts from the noisy image.
 
         Args:
-          z: [B,H,W,3] float32; H and W divisible by 2^(levels - 1).
+          z: [B,H,W,3] float32; H and W divisible by `downsampling`.
           logsnr: [B] noise level of z.
           text_emb: [B,L,D].
           text_mask: [B,L] bool.
@@ -59,7 +64,7 @@ class UNet(nn.Module):
         Returns:
           [B,H,W,out_channels] float32, exactly zero at initialisation.
         """
-        factor = 2 ** (len(self.channel_mults) - 1)
+        factor = self.downsampling
         assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
         res_block = nn.remat(ResBlock) if self.remat else ResBlock
         emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(

@@ -5,15 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from imagen_jax.errors import InputError
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.batches import sample_all
 from imagen_jax.sampling.images import to_uint8
+from imagen_jax.sampling.placement import make_mesh, replicate
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.sampling.stage import Against, Stage
+from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.t5_config import describe_width
@@ -103,9 +105,11 @@ class Cascade:
         negative_prompts: str | Sequence[str] | Embeddings | None = None,
         weak: "Cascade | None" = None,
         batch_size: int = 8,
+        devices: int | None = None,
+        image_shards: int | Sequence[int] = 1,
         **overrides: Any,
     ) -> dict[int, np.ndarray]:
-        """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or its size.
+        """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or the devices.
 
         Args:
           prompts: N captions, or their embeddings (`TextEncoder.embed`).
@@ -114,7 +118,8 @@ class Cascade:
           negative_prompts: what guidance leads away from, in place of the null text: one for all, or one a prompt.
           weak: autoguidance: a cascade with the same networks and weaker parameters (an earlier checkpoint), which
             guidance leads away from.
-          batch_size: images at a time.
+          batch_size: images at a time, all devices together; at least one a device.
+          devices, image_shards: see `meshes`.
           overrides: see `settings`.
 
         Returns:
@@ -133,6 +138,7 @@ class Cascade:
         if stop_at is not None and stop_at not in self.stages:
             raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
         settings = self.settings(**overrides)
+        meshes = self.meshes(devices=devices, image_shards=image_shards)
         if isinstance(negative_prompts, str):
             negative_prompts = [negative_prompts]
         if negative_prompts is not None and len(negative_prompts) not in (1, len(prompts)):
@@ -148,16 +154,17 @@ class Cascade:
         low_res: np.ndarray | None = None
         for number, (size, stage) in enumerate(self.stages.items()):
             stage_key = jax.random.fold_in(base_key, number)
-            low_res = _in_batches(
+            low_res = sample_all(
                 stage,
-                self.params(size),
+                self.params(size, meshes[number]),
                 text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
                 low_res=low_res,
                 settings=settings[number],
                 negative=negative,
-                weak_params=weak.params(size) if weak and settings[number].guided else None,
+                weak_params=weak.params(size, meshes[number]) if weak and settings[number].guided else None,
                 batch_size=batch_size,
+                mesh=meshes[number],
             )
             result[size] = to_uint8(low_res)
             if number == last:
@@ -194,14 +201,34 @@ class Cascade:
             text, negative = both.take(range(count)), both.take(range(count, len(both)))
         return text, negative.take([0] * count) if len(negative) == 1 else negative
 
-    def params(self, image_size: int) -> Params:
-        """The parameters of the stage of `image_size`."""
-        given = self._given_params[image_size]
-        if not callable(given):
-            return given
+    def params(self, image_size: int, mesh: Mesh | None = None) -> Params:
+        """The parameters of the stage of `image_size`; on all devices of `mesh`, if given, and from then on."""
         if image_size not in self._loaded_params:
-            self._loaded_params[image_size] = given()
+            given = self._given_params[image_size]
+            self._loaded_params[image_size] = given() if callable(given) else given
+        if mesh is not None:
+            self._loaded_params[image_size] = replicate(self._loaded_params[image_size], mesh)
         return self._loaded_params[image_size]
+
+    def meshes(self, *, devices: int | None = None, image_shards: int | Sequence[int] = 1) -> list[Mesh]:
+        """What each stage samples on.
+
+        Args:
+          devices: how many of this process's, which divide a batch among them; None: all.
+          image_shards: how many of them share each image, by rows, for memory: one number for all stages, or a list
+            with one a stage.
+
+        Raises:
+          InputError: there aren't so many devices, or they or a stage's images can't be divided so.
+        """
+        result = []
+        shards_each = _one_each("image_shards", image_shards, len(self.stages))
+        for stage, shards in zip(self.stages.values(), shards_each, strict=True):
+            try:
+                result.append(make_mesh(devices, image_shards=shards, coarsest_rows=stage.coarsest_rows))
+            except InputError as error:
+                raise InputError(f"stage of {stage.image_size} px: {error}") from None
+        return result
 
     def settings(self, **overrides: Any) -> list[SamplingSettings]:
         """What each stage samples with.
@@ -331,38 +358,3 @@ def check_chain(configs: Sequence[StageConfig], name: str) -> None:
                 f"{configs[0].encoder_name} ({configs[0].encoder_fingerprint[:12]}); train them with one encoder"
             )
         before = config.image_size
-
-
-def _in_batches(
-    stage: Stage,
-    params: Params,
-    text: Embeddings,
-    *,
-    keys: jax.Array,
-    low_res: np.ndarray | None,
-    settings: SamplingSettings,
-    negative: Embeddings | None,
-    weak_params: Params | None,
-    batch_size: int,
-) -> np.ndarray:
-    """All N images, in batches of one size (the last is filled up by repetition), so that one program is compiled."""
-    count = len(keys)
-    batch_size = min(batch_size, count)
-    parts = []
-    for first in range(0, count, batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), count - 1)
-        text_emb, text_mask = (jnp.asarray(array) for array in text.padded(rows))
-        negative_emb, negative_mask = (
-            (None, None) if negative is None else (jnp.asarray(array) for array in negative.padded(rows))
-        )
-        samples = stage.sample(
-            params,
-            text_emb,
-            text_mask,
-            keys=keys[rows],
-            low_res=None if low_res is None else jnp.asarray(low_res[rows]),
-            settings=settings,
-            against=Against(negative_emb, negative_mask, weak_params),
-        )
-        parts.append(np.asarray(samples)[: count - first])
-    return np.concatenate(parts)

@@ -75,7 +75,7 @@ def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
 
 
 def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any) -> Cascade:
-    """Loads a cascade folder. A stage's weights are read, onto this process's default device, when it first runs.
+    """Loads a cascade folder. A stage's weights are read when it first runs, and copied to the devices that it runs on.
 
     Args:
       keep_encoder: whether the text encoder is loaded now and stays. If not, it's loaded for prompts alone: the stages'

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from imagen_jax.diffusion import augment, denoise, guidance
 from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser, check_levels
@@ -16,15 +17,16 @@ from imagen_jax.diffusion.spacings import at_times, noise_levels
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.placement import divide, make_mesh, replicate, split_rows
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.types import DenoiseFn, Params
+from imagen_jax.types import Array, DenoiseFn, Params
 
 
 class Against(NamedTuple):
     """What guidance leads away from, in place of the null text: a negative prompt's text, or weaker parameters."""
 
-    text_emb: jax.Array | None = None  # [B,L,D]
-    text_mask: jax.Array | None = None  # [B,L] bool
+    text_emb: Array | None = None  # [B,L,D]
+    text_mask: Array | None = None  # [B,L] bool
     params: Params | None = None
 
 
@@ -53,7 +55,12 @@ class Stage:
         self._schedule = make_schedule(schedule, image_size=image_size)
         lookup(denoise.TO_X, prediction, what="prediction type")
         self._prediction = prediction
-        self._compiled = jax.jit(self._sample, static_argnames="settings")
+        self._compiled = jax.jit(self._sample, static_argnames=("settings", "mesh"))
+
+    @property
+    def coarsest_rows(self) -> int:
+        """Rows of an image at the network's coarsest level."""
+        return self.image_size // cast(Any, self.model).downsampling
 
     def noise_levels(self, settings: SamplingSettings | None = None) -> np.ndarray:
         """logsnr [N] at which the network is evaluated.
@@ -85,17 +92,19 @@ class Stage:
     def sample(
         self,
         params: Params,
-        text_emb: jax.Array,
-        text_mask: jax.Array,
+        text_emb: Array,
+        text_mask: Array,
         *,
         keys: jax.Array,
-        low_res: jax.Array | None = None,
+        low_res: Array | None = None,
         settings: SamplingSettings | None = None,
         against: Against | None = None,
-    ) -> jax.Array:
-        """Samples a batch in one compiled program; compiled once for each batch size and settings.
+        mesh: Mesh | None = None,
+    ) -> np.ndarray:
+        """Samples a batch in one compiled program; compiled once for each batch size, settings and mesh.
 
         Other weights of guidance and other augmentation levels are the same program, so that sweeping them costs none.
+        What the devices don't divide is filled up, and what was filled up is left out of the result.
 
         Args:
           text_emb: [B,L,D].
@@ -104,6 +113,7 @@ class Stage:
           low_res: [B,h,w,3] float32 in [-1, 1], the stage before's images; None for the base.
           settings: in place of the stage's own.
           against: what to guide away from; default the null text.
+          mesh: of the devices (`placement.make_mesh`); default one device.
 
         Returns:
           [B,H,W,3] float32 in [-1, 1].
@@ -112,11 +122,18 @@ class Stage:
           InputError: see `noise_levels`.
         """
         assert (low_res is None) == (self.low_res_size is None), "low_res is for super-resolution stages"
+        mesh = mesh or make_mesh(1)
         settings = settings or self.settings
+        against = against or Against()
+        params, weak_params = replicate((params, against.params), mesh)
+        negative = against._replace(params=None)
+        *batch, negative = divide((text_emb, text_mask, keys, low_res, negative), mesh)
+        against = negative._replace(params=weak_params)
         weight, level = jnp.float32(settings.guidance_weight), jnp.float32(settings.aug_level)
         one_for_all = {"guidance_weight": 2.0 if settings.guided else 1.0, "aug_level": 0.0}
         static = dataclasses.replace(settings, **one_for_all)
-        return self._compiled(params, text_emb, text_mask, keys, low_res, weight, level, against, settings=static)
+        samples = self._compiled(params, *batch, weight, level, against, settings=static, mesh=mesh)
+        return np.asarray(samples)[: len(keys)]
 
     def _sample(
         self,
@@ -127,9 +144,10 @@ class Stage:
         low_res: jax.Array | None,
         guidance_weight: jax.Array,
         aug_level: jax.Array,
-        against: Against | None,
+        against: Against,
         *,
         settings: SamplingSettings,
+        mesh: Mesh,
     ) -> jax.Array:
         batch = text_emb.shape[0]
         init_keys, aug_keys, sampler_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
@@ -138,9 +156,10 @@ class Stage:
         conditioning: dict[str, Any] = {"text_emb": text_emb, "text_mask": text_mask}
         if low_res is not None:
             aug_logsnr = augment.aug_logsnr_from_level(jnp.full((batch,), aug_level))
-            conditioning["low_res"] = augment.augment(low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys)
+            augmented = augment.augment(low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys)
+            conditioning["low_res"] = split_rows(augmented, mesh)
             conditioning["aug_logsnr"] = aug_logsnr
-        denoise_fn = self._denoiser(params, conditioning, guidance_weight, against or Against(), settings)
+        denoise_fn = self._denoiser(params, conditioning, guidance_weight, against, settings, mesh)
         sampler = partial(SAMPLERS[settings.sampler].sample, **settings.sampler_settings())
         samples = sampler(denoise_fn, sampler_keys, z_init, logsnrs=self.noise_levels(settings))
         return jnp.clip(samples, -1.0, 1.0)
@@ -152,12 +171,15 @@ class Stage:
         weight: jax.Array,
         against: Against,
         settings: SamplingSettings,
+        mesh: Mesh,
     ) -> Denoiser:
         """The network with its conditioning, guidance and thresholding inside."""
 
         def network(params: Params, conditioning: dict[str, Any]) -> DenoiseFn:
             apply = cast(DenoiseFn, partial(self.model.apply, {"params": params}, **conditioning))
-            return denoise.make_denoise_fn(apply, prediction=self._prediction)
+            return denoise.make_denoise_fn(
+                lambda z, logsnr: apply(split_rows(z, mesh), logsnr), prediction=self._prediction
+            )
 
         own = {"percentile": settings.threshold_percentile, "cap": settings.threshold_cap}
         threshold = partial(THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {})
@@ -169,14 +191,12 @@ class Stage:
             weak = network(against.params, conditioning)
             guided = guidance.autoguidance(network(params, conditioning), weak, **extrapolation)
         else:
-            text_emb, text_mask = against.text_emb, against.text_mask
-            if text_emb is None or text_mask is None:
+            text: tuple[Any, Any] = against.text_emb, against.text_mask
+            if against.text_emb is None:
                 everywhere = jnp.ones(conditioning["text_mask"].shape[:1], bool)
-                text_emb, text_mask = guidance.drop_text(
-                    conditioning["text_emb"], conditioning["text_mask"], drop=everywhere
-                )
-            other = conditioning | {"text_emb": text_emb, "text_mask": text_mask}
-            pair = {name: jnp.concatenate([value, other[name]]) for name, value in conditioning.items()}
+                text = guidance.drop_text(conditioning["text_emb"], conditioning["text_mask"], drop=everywhere)
+            other = conditioning | dict(zip(("text_emb", "text_mask"), text, strict=True))
+            pair = {name: guidance.interleave(value, other[name]) for name, value in conditioning.items()}
             guided = guidance.classifier_free(network(params, pair), **extrapolation)
         guided = threshold(guided)
         return guidance.WithinInterval(guided, plain, *self._guided_levels(settings))

@@ -30,6 +30,7 @@ def count_collectives(program: str) -> dict[str, Collectives]:
             continue
         arrays = _ARRAY.findall(instruction["shape"])
         if instruction["start"] and instruction["kind"] in ("all-gather", "collective-permute"):
+            arrays = [array for array in arrays if array != ("u32", "")]  # a TPU's own counters
             arrays = arrays[len(arrays) // 2 :]  # operands come first
         so_far = found.get(instruction["kind"], Collectives(0, 0))
         num_bytes = sum(_num_bytes(kind, sizes) for kind, sizes in arrays)

@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.guidance import WithinInterval, autoguidance, classifier_free, drop_text, extrapolate
+from imagen_jax.diffusion.guidance import (
+    WithinInterval,
+    autoguidance,
+    classifier_free,
+    drop_text,
+    extrapolate,
+    interleave,
+)
 
 B = 3
 Z = jax.random.normal(jax.random.key(0), (B, 4, 4, 3))
@@ -11,13 +18,14 @@ LOGSNR = jnp.array([-1.0, 0.0, 1.0])
 
 
 def denoise_pair(z, logsnr):
-    """The conditional half is 2 z + logsnr, the unconditional half z - logsnr."""
-    first = (jnp.arange(z.shape[0]) < z.shape[0] // 2)[:, None, None, None]
+    """2 z + logsnr with the text, z - logsnr without."""
+    conditional = (jnp.arange(z.shape[0]) % 2 == 0)[:, None, None, None]
     logsnr = logsnr[:, None, None, None]
-    return jnp.where(first, 2.0 * z + logsnr, z - logsnr)
+    return jnp.where(conditional, 2.0 * z + logsnr, z - logsnr)
 
 
-CONDITIONAL, UNCONDITIONAL = jnp.split(denoise_pair(jnp.concatenate([Z, Z]), jnp.concatenate([LOGSNR, LOGSNR])), 2)
+PAIR = denoise_pair(interleave(Z, Z), interleave(LOGSNR, LOGSNR))
+CONDITIONAL, UNCONDITIONAL = PAIR[0::2], PAIR[1::2]
 
 
 def guided(weight):

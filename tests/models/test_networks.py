@@ -144,3 +144,10 @@ def test_an_image_that_cannot_be_halved_is_refused(network):
     wrong = {name: x[:, :, :7] for name, x in network.inputs.items() if x.ndim == 4}
     with pytest.raises(AssertionError, match=r"\(2, 8, 7, 3\)"):
         jax.eval_shape(network.make().apply, network.params, **(network.inputs | wrong))
+
+
+def test_the_coarsest_level_is_as_much_smaller_as_it_says(network):
+    model = network.make()
+    seen = jax.eval_shape(partial(model.apply, capture_intermediates=True), network.params, **network.inputs)
+    images = [leaf for leaf in jax.tree.leaves(seen) if len(leaf.shape) == 4]
+    assert min(leaf.shape[1] for leaf in images) == 8 // model.downsampling

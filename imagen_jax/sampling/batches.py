@@ -1,0 +1,55 @@
+"""Many images, a batch at a time."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from imagen_jax.sampling.placement import round_up
+from imagen_jax.sampling.settings import SamplingSettings
+from imagen_jax.sampling.stage import Against, Stage
+from imagen_jax.text.embeddings import Embeddings
+from imagen_jax.types import Params
+
+
+def sample_all(
+    stage: Stage,
+    params: Params,
+    text: Embeddings,
+    *,
+    keys: jax.Array,
+    low_res: np.ndarray | None,
+    settings: SamplingSettings,
+    negative: Embeddings | None,
+    weak_params: Params | None,
+    batch_size: int,
+    mesh: Mesh,
+) -> np.ndarray:
+    """Samples N images in batches of one size, so that one program is compiled; the last one is filled up.
+
+    Args:
+      stage, params, settings, mesh: see `Stage.sample`.
+      text, negative: of N prompts; negative: what guidance leads away from, as `weak_params`.
+      keys: [N].
+      low_res: [N,h,w,3] float32 in [-1, 1]; None for the base.
+      batch_size: images at a time; at least one a device.
+
+    Returns:
+      [N,H,W,3] float32 in [-1, 1].
+    """
+    count = len(keys)
+    batch_size = round_up(min(batch_size, count), mesh)
+    parts = []
+    for first in range(0, count, batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), count - 1)
+        negative_emb, negative_mask = (None, None) if negative is None else negative.padded(rows)
+        samples = stage.sample(
+            params,
+            *text.padded(rows),
+            keys=keys[rows],
+            low_res=None if low_res is None else low_res[rows],
+            settings=settings,
+            against=Against(negative_emb, negative_mask, weak_params),
+            mesh=mesh,
+        )
+        parts.append(samples[: count - first])
+    return np.concatenate(parts)
