@@ -27,7 +27,7 @@ from launch.processes import host_environments
 _KILLS = flags.DEFINE_integer("kills", 30, "How often.", lower_bound=1)
 _HOSTS = flags.DEFINE_integer("hosts", 1, "Processes of the run; each kill takes one of them.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
-_STEPS = flags.DEFINE_integer("steps", 400, "Of the whole run.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 200, "Of the whole run.", lower_bound=1)
 
 
 def main() -> int:
@@ -40,18 +40,19 @@ def _compare(folder: Path) -> int:
     data = ["--data=emoji/32/food:train", f"--data_dir={folder}/data"]
     _run("untrained_encoder", *data, f"--out={folder}/encoder", "--width=16", "--num_heads=2")
     _run("precompute_text", *data, f"--encoder={folder}/encoder", f"--out={folder}/text", "--max_length=24")
-    started = time.monotonic()
-    processes = _start(folder, "straight")
-    while not _steps(folder / "straight"):
-        time.sleep(0.1)
-    start_up_s = time.monotonic() - started
-    assert _wait(processes) == 0, _output(folder, "straight")
-    print(f"without kills: {time.monotonic() - started:.0f} s, of which start-up {start_up_s:.0f} s", flush=True)
+    assert _wait(_start(folder, "straight")) == 0, _output(folder, "straight")
 
-    chance = random.Random(_SEED.value)
+    chance, start_up_s = random.Random(_SEED.value), 0.0
     for number in range(1, _KILLS.value + 1):
-        processes, moment = _start(folder, "killed"), chance.uniform(0, 2 * start_up_s)
-        time.sleep(moment)
+        started, processes = time.monotonic(), _start(folder, "killed")
+        if number == 1:  # at its first step
+            while not _steps(folder / "killed"):
+                time.sleep(0.02)
+            moment = start_up_s = time.monotonic() - started
+            print(f"start-up takes {start_up_s:.1f} s", flush=True)
+        else:
+            moment = chance.uniform(0, 2 * start_up_s)
+            time.sleep(moment)
         victim = chance.choice(processes)
         if victim.poll() is not None:
             print(f"kill {number}: too late, the run had ended; take more --steps", flush=True)

@@ -8,6 +8,7 @@ import logging as std_logging
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ flags.disclaim_key_flags()
 
 _EXIT_CRASH = 1
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
+_LAST_WORDS_S = 1.0
 _XLA_CACHE = "~/.cache/imagen_jax/xla"
 _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 
@@ -76,6 +78,9 @@ def _exit(code: Any) -> NoReturn:
     if code and jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        if jax.process_index() == 0:
+            # When this one is gone the others are ended too, which may be about to say the same.
+            time.sleep(_LAST_WORDS_S)
         os._exit(code if isinstance(code, int) else _EXIT_CRASH)
     sys.exit(code)
 

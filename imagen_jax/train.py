@@ -31,6 +31,7 @@ from imagen_jax.sampling.folder import STAGE_FILE
 from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
+from imagen_jax.training.claim import Claim
 from imagen_jax.training.state import count_parameters, parameter_table
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
@@ -90,7 +91,8 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     if config.prompts:
         evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
-    if hosts.is_first():
+    claim = Claim(workdir) if hosts.is_first() else None
+    if claim:
         _describe_workdir(workdir, config, stage)
 
     devices = parallel.all_devices()
@@ -118,6 +120,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
             keep_checkpoints=config.train.keep_checkpoints,
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
+            check_claim=claim.check if claim else lambda: None,
             stall_s=60 * config.train.stall_minutes,
             profile_steps=profile_steps,
         )

@@ -25,7 +25,7 @@ STEPS = 60
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     prepare(folder)
-    run("train", *arguments(folder, "straight"))
+    run("train", *arguments(folder, "straight"), "--profile_steps=3:5")
     return folder
 
 
@@ -99,6 +99,12 @@ def test_preempted_then_killed_and_at_last_on_one_host_a_run_ends_as_if_nothing_
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
         *(load_ema_params(folder / name)[0] for name in ("run", "straight")),
     )
+
+
+def test_the_steps_asked_for_were_traced(folder):
+    assert list((folder / "straight" / "profile").rglob("*.xplane.pb"))
+    text = run("train", *arguments(folder, "none"), "--profile_steps=5:3", expect=EXIT_BAD_INPUT)
+    assert "error: --profile_steps=5:3: expected FROM:TO, such as 100:110" in text
 
 
 def test_hosts_with_different_configs_refuse_to_start(folder):

@@ -55,5 +55,5 @@ class Claim:
             )
 
     def close(self) -> None:
-        """Gives it up."""
+        """Gives it up before the process ends."""
         self._lock.release()

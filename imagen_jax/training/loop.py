@@ -13,7 +13,6 @@ from absl import logging
 
 from imagen_jax.training import hosts
 from imagen_jax.training.checkpoint import Checkpointer
-from imagen_jax.training.claim import Claim
 from imagen_jax.training.clock import Clock
 from imagen_jax.training.metrics import MetricWriter
 from imagen_jax.training.parallel import Parallel
@@ -49,6 +48,7 @@ def train(
     keep_checkpoints: int,
     evaluate_every: int,
     evaluators: Sequence[EvaluateFn],
+    check_claim: Callable[[], None] = lambda: None,
     stall_s: float = 0.0,
     profile_steps: range = range(0),
 ) -> tuple[TrainState, bool]:
@@ -64,6 +64,7 @@ def train(
       batch_size: images a step, all devices together.
       log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
       evaluators: called with the EMA parameters, on the first host's devices.
+      check_claim: `Claim.check`, called before each save.
       stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
       profile_steps: see `Profiler`; traces are in WORKDIR/profile.
 
@@ -72,7 +73,7 @@ def train(
 
     Raises:
       NotFiniteError: 20 steps in a row were skipped. Nothing is saved after that.
-      InputError: `workdir` holds another network's checkpoint, or another run uses it.
+      InputError: `workdir` holds another network's checkpoint, or `check_claim` raises it.
     """
     # 1. Where were we?
     closing = contextlib.ExitStack()  # calls all of what it is given, the last one first, even if one fails
@@ -80,17 +81,13 @@ def train(
     closing.callback(watchdog.close)
     stop = closing.enter_context(hosts.StopRequest())
     closing.callback(batches.close)
-    writes = hosts.is_first()
-    claim = Claim(workdir) if writes else None
-    if claim:
-        closing.callback(claim.close)
     watchdog.feed()
     checkpointer = Checkpointer(workdir, keep=keep_checkpoints)
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(state, batches)
         logging.info("Going on from step %d in %s", int(state.step), workdir)
     first_step = int(state.step)
-    writer = MetricWriter(workdir, first_step=first_step) if writes else None
+    writer = MetricWriter(workdir, first_step=first_step) if hosts.is_first() else None
     if writer:
         closing.callback(writer.close)
     clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=batch_size)
@@ -139,8 +136,7 @@ def train(
 
             # 4. Save, then evaluate: an evaluation that fails costs no training.
             if save:
-                if claim:
-                    claim.check()
+                check_claim()
                 checkpointer.save(step, run.whole(state), batches)
             if evaluate and not stopping and evaluators:
                 watchdog.feed()
