@@ -37,7 +37,10 @@ def connect() -> None:
     """
     address = os.environ.get(_ADDRESS)
     if address == "auto":
-        _initialize()
+        try:
+            _initialize()
+        except ValueError as error:
+            raise InputError(f"{_ADDRESS}=auto, but this is no pod or cluster that jax knows: {error}") from None
     elif address:
         count, number = _whole_number(_COUNT), _whole_number(_NUMBER)
         if not 0 <= number < count:
