@@ -96,6 +96,8 @@ def compiler_environment() -> Iterator[None]:
     before = os.environ.copy()
     # Otherwise it asks a metadata server which TPU this is, for minutes, and refuses to be loaded twice on a machine.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+    # Any will do, and without one it warns: what it compiles for is the topology.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v4-8")
     # It aborts at a flag that is another compiler's, such as a CPU's.
     os.environ.pop("XLA_FLAGS", None)
     try:
