@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test parity recipes lint clean
+.PHONY: help demo test parity recipes plans lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,7 @@ EXTRAS_test := test,demo,benchmarks
 EXTRAS_demo := demo
 EXTRAS_parity := test,demo,benchmarks,parity
 EXTRAS_benchmarks := demo,benchmarks
+EXTRAS_tpu := tpu
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +44,10 @@ parity: $(VENV)/.installed-parity ## compare with PyTorch, transformers and diff
 
 recipes: $(VENV)/.installed-benchmarks ## train the paper's and a modern recipe, compare them in docs/recipes.md (two cores: 2 hours)
 	@$(BIN)/python -m benchmarks.recipes
+
+# JAX_PLATFORMS: so that jax doesn't look for the TPU that libtpu is there for.
+plans: $(VENV)/.installed-tpu ## compile the paper's stages for TPU slices, without one: docs/plans.md (27 compilations of minutes)
+	@JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.plans
 
 lint: $(VENV)/.installed-test ## ruff and pyright
 	@$(BIN)/ruff check --quiet

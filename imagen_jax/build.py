@@ -35,6 +35,8 @@ from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
 # Of one example beside another: chosen by us, far above what any useful weighting reaches.
 _MAX_WEIGHT = 1e3
+# Of T5-XXL.
+_PAPER_TEXT_WIDTH = 4096
 
 
 def check(config: Any) -> None:
@@ -137,8 +139,12 @@ def loss_fn(config: Any) -> LossFn:
     )
 
 
-def step(config: Any) -> Any:
-    """`train_step(state, batch, key, axis_name=...)` of a config, for `training.parallel`."""
+def step(config: Any, *, platform: str | None = None) -> Any:
+    """`train_step(state, batch, key, axis_name=...)` of a config, for `training.parallel`.
+
+    Args:
+      platform: of the devices that it is for, "cpu", "gpu" or "tpu"; None: of jax's default ones.
+    """
     return partial(
         train_step,
         loss_fn=loss_fn(config),
@@ -146,8 +152,31 @@ def step(config: Any) -> Any:
         ema_decay=config.ema_decay,
         stratified_times=config.diffusion.stratified_times,
         accumulate_steps=config.train.accumulate_steps,
-        unroll=jax.default_backend() == "cpu",
+        unroll=(platform or jax.default_backend()) == "cpu",
     )
+
+
+def batch_shapes(config: Any, *, text_width: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's arrays [B,...] as the data pipeline makes them, B of all devices together."""
+    data = config.data
+    size = data.crop_size or data.image_size
+    shapes = {
+        "image": ((size, size, 3), jnp.float32),
+        "text_emb": ((data.max_tokens, text_width), jnp.bfloat16),
+        "text_mask": ((data.max_tokens,), jnp.bool_),
+    }
+    if data.low_res_size:
+        low_res = size * data.low_res_size // data.image_size
+        shapes["low_res"] = ((low_res, low_res, 3), jnp.float32)
+    return {name: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def text_width(config: Any) -> tuple[int, str]:
+    """D of the texts, and whose it is: the store's of `config.data`, or T5-XXL's, the paper's, before there is one."""
+    folder = config.data.text_store
+    if folder and Path(folder).is_dir():
+        return TextStore(folder).width, folder
+    return _PAPER_TEXT_WIDTH, "T5-XXL's, as there is no text store yet"
 
 
 def create(config: Any, *, text_width: int) -> Any:

@@ -22,7 +22,6 @@ from imagen_jax import build, cli
 from imagen_jax import config as config_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
-from imagen_jax.data.text_store import TextStore
 from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
 from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.files import read_json, write_json, write_text
@@ -42,8 +41,6 @@ _PROFILE_STEPS = flags.DEFINE_string(
 )
 flags.mark_flag_as_required("config")
 
-# Of T5-XXL, the paper's encoder: what --dry_run counts with where no text store tells.
-_PAPER_TEXT_WIDTH = 4096
 _RUN_CONFIG = "config.json"
 
 
@@ -156,11 +153,9 @@ def _profile_steps() -> range:
 
 
 def _describe(config: Any) -> str:
-    there = Path(config.data.text_store or "absent").is_dir()
-    width = TextStore(config.data.text_store).width if there else _PAPER_TEXT_WIDTH
+    width, whose = build.text_width(config)
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
-    note = "" if there else ": T5-XXL's, as there is no text store yet"
-    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width}{note})"
+    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width}: {whose})"
 
 
 def _describe_workdir(workdir: Path, config: Any, stage: StageConfig) -> None:

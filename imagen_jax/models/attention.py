@@ -3,6 +3,8 @@
 Softmax runs in float32. A masked token has weight exactly zero, so that changing it changes no output bit.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,66 @@ import jax.numpy as jnp
 from imagen_jax.errors import InputError
 from imagen_jax.models.layers import Dtype, group_norm
 
+# A masked token's logit: finite, since a difference of infinities is none. Its weight is exactly zero beside a token's.
+_MASKED = -1e30
+
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """q [B,T,N,d], k and v [B,S,N,d], mask [B,S] -> [B,T,N*d]."""
-    out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+    out = dot_product_attention(q, k, v, mask)
     return out.reshape(*out.shape[:2], -1)
+
+
+@jax.custom_vjp
+def dot_product_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v over the tokens that `mask` [B,S] leaves: q [B,T,N,d], k and v [B,S,N,d] -> [B,T,N,d].
+
+    What `jax.nn.dot_product_attention` computes, but normalised after the product with v, and with a gradient that is
+    written out, both as in FlashAttention (Dao et al., arXiv 2205.14135). Of the [B,N,T,S] weights, which at 32 px are
+    a quarter of what a step of the paper's base reads and writes, one array is kept, in q's type instead of float32.
+    """
+    return _weigh(q, k, v, mask)[0]
+
+
+def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, Any]:
+    # The softmax is the same for any number near the largest logit, so that this one may be found among logits that are
+    # rounded (up to 2^15 the difference can't overflow), and a TPU's compiler fuses that with their product: to compute
+    # them twice takes less time than to write them out and read them back.
+    near_largest = jnp.max(_logits(q, k, mask, dtype=q.dtype), axis=-1, keepdims=True).astype(jnp.float32)
+    weights = jnp.exp(_logits(q, k, mask, dtype=jnp.float32) - near_largest)
+    total = jnp.sum(weights, axis=-1)
+    weights = weights.astype(q.dtype)
+    out = (_product("bnts,bsnd->btnd", weights, v) / _by_token(total)).astype(q.dtype)
+    return out, (q, k, v, weights, total, out)
+
+
+def _logits(q: jax.Array, k: jax.Array, mask: jax.Array, *, dtype: Dtype) -> jax.Array:
+    logits = jnp.einsum("btnd,bsnd->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
+    return jnp.where(mask[:, None, None, :], logits, _MASKED)
+
+
+def _gradient(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    q, k, v, weights, total, out = kept
+    grad_v = _product("bnts,btnd->bsnd", weights, (grad / _by_token(total)).astype(q.dtype))
+    # The softmax's gradient is p (dp - sum(p dp)), and sum(p dp) = out . grad.
+    mean = jnp.einsum("btnd,btnd->bnt", out.astype(jnp.float32), grad.astype(jnp.float32))
+    grad_logits = weights * (_product("btnd,bsnd->bnts", grad, v) - mean[..., None]) / total[..., None]
+    grad_logits = (grad_logits * q.shape[-1] ** -0.5).astype(q.dtype)
+    grad_q, grad_k = _product("bnts,bsnd->btnd", grad_logits, k), _product("bnts,btnd->bsnd", grad_logits, q)
+    return grad_q.astype(q.dtype), grad_k.astype(k.dtype), grad_v.astype(v.dtype), None
+
+
+dot_product_attention.defvjp(_weigh, _gradient)
+
+
+def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """An einsum whose sums are float32."""
+    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+
+def _by_token(x: jax.Array) -> jax.Array:
+    """[B,N,T] -> [B,T,N,1]."""
+    return x.swapaxes(1, 2)[..., None]
 
 
 def _heads(x: jax.Array, num_heads: int) -> jax.Array:

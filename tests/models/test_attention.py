@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.models.attention import AttentionPooling, ImageTextAttention
+from imagen_jax.models.attention import AttentionPooling, ImageTextAttention, dot_product_attention
 
 X = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
 TEXT_EMB = jax.random.normal(jax.random.key(1), (2, 6, 16))
@@ -98,3 +98,35 @@ def test_pixels_attend_to_pixels_and_text_in_one_softmax(random_params):
         weights /= weights.sum(axis=-1, keepdims=True)
         expected = np.asarray(X[b]).reshape(16, 8) + dense(weights @ np.concatenate([image_v, text_v]), "out")
         np.testing.assert_allclose(result[b].reshape(16, 8), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_values_and_gradients_are_those_of_plain_attention(dtype):
+    keys = jax.random.split(jax.random.key(3), 4)
+    q, grad = (3.0 * jax.random.normal(key, (2, 5, 2, 8), dtype) for key in keys[:2])
+    k, v = (3.0 * jax.random.normal(key, (2, 6, 2, 8), dtype) for key in keys[2:])
+
+    def with_gradients(attend, dtype):
+        def run(*qkv):
+            values, pull_back = jax.vjp(lambda *qkv: attend(*qkv, TEXT_MASK), *qkv)
+            return values, *pull_back(grad.astype(dtype))
+
+        return jax.jit(run)(*(x.astype(dtype) for x in (q, k, v)))
+
+    def plain(q, k, v, mask):
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+
+    got, exact = with_gradients(dot_product_attention, dtype), with_gradients(plain, jnp.float32)
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for ours, theirs in zip(got, exact, strict=True):
+        assert ours.dtype == dtype
+        assert jnp.linalg.norm(ours.astype(jnp.float32) - theirs) < tolerance * jnp.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_largest_of_huge_logits_takes_all(dtype):
+    q = jnp.full((1, 1, 1, 4), 100.0, dtype)
+    k = jnp.array([100.0, 90.0, 110.0], dtype)[None, :, None, None] * jnp.ones((1, 1, 1, 4), dtype)
+    v = jnp.array([1.0, 2.0, 3.0], dtype)[None, :, None, None] * jnp.ones((1, 1, 1, 4), dtype)
+    mask = jnp.array([[True, True, False]])
+    np.testing.assert_array_equal(dot_product_attention(q, k, v, mask).astype(np.float32), 1.0)

@@ -1,0 +1,65 @@
+"""What a step of the paper's three stages takes on slices of 256 chips, by the TPU's own compiler: docs/plans.md.
+
+python -m benchmarks.plans            27 compilations of minutes each; no TPU
+
+Each row is a file in docs/plans, so that the same command compiles what is missing, and writes the page with the rows
+there are. A row doesn't know the code that it was compiled from: delete its file to have it compiled again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags, logging
+
+from benchmarks import plans_report
+from configs import imagen_base64, imagen_sr256, imagen_sr1024
+from imagen_jax import build, cli
+from imagen_jax.files import write_json
+from imagen_jax.training.compiled import compile_step
+from imagen_jax.training.parallel import STRATEGIES
+from imagen_jax.training.plan import count_work
+from imagen_jax.training.topology import Topology, parse_topology
+
+_DOCS = flags.DEFINE_string("docs", "docs", "Folder of the page and of its rows.")
+_ONLY = flags.DEFINE_list("only", [], "Rows to compile, such as imagen_base64-v4-zero1; default: all that are missing.")
+
+CONFIGS = {"imagen_base64": imagen_base64, "imagen_sr256": imagen_sr256, "imagen_sr1024": imagen_sr1024}
+TOPOLOGIES = ("v4:8x8x4", "v5e:16x16", "v5p:8x8x4")
+
+
+def main() -> None:
+    """Compiles what is missing, and writes the page after each row."""
+    jax.config.update("jax_platforms", "cpu")
+    docs = Path(_DOCS.value)
+    for name, module in CONFIGS.items():
+        for topology in map(parse_topology, TOPOLOGIES):
+            for strategy in STRATEGIES:
+                row = f"{name}-{topology.name.split(':')[0]}-{strategy}"
+                path = docs / "plans" / f"{row}.json"
+                if path.is_file() or (_ONLY.value and row not in _ONLY.value):
+                    continue
+                logging.info("compiling %s", row)
+                write_json(path, _measure(name, module.get_config(), topology, strategy))
+                plans_report.write(docs)
+    plans_report.write(docs)
+
+
+def _measure(name: str, config: Any, topology: Topology, strategy: str) -> dict[str, Any]:
+    width, _ = build.text_width(config)
+    state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
+    batch = build.batch_shapes(config, text_width=width)
+    work = count_work(build.loss_fn(config), state.params, batch)
+    compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, batch)
+    return {
+        "config": name,
+        "topology": topology.name,
+        "strategy": strategy,
+        "num_steps": config.train.num_steps,
+        "work": work._asdict(),
+        "compiled": compiled._asdict(),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
