@@ -31,7 +31,9 @@ from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
+from imagen_jax.training.plan import Work, count_work
 from imagen_jax.training.state import count_parameters, parameter_table
+from imagen_jax.training.topology import running_on
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and samples.")
@@ -103,6 +105,8 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
         text_store.encoder_name, config.train.strategy, len(devices), devices[0].platform,
     )  # fmt: skip
+    slice_ = running_on(devices)
+    seconds_at_peak = _count_work(config, text_store.width).seconds_at_peak(slice_) if slice_ else None
     try:
         _, done = loop.train(
             state,
@@ -117,6 +121,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
             keep_checkpoints=config.train.keep_checkpoints,
             evaluate_every=config.train.sample_every,
             evaluators=[evaluator.run for evaluator in evaluators],
+            seconds_at_peak=seconds_at_peak,
             check_claim=claim.check if claim else lambda: None,
             stall_s=60 * config.train.stall_minutes,
             profile_steps=profile_steps,
@@ -141,6 +146,11 @@ def _what_must_be_equal(config: Any) -> dict[str, Any]:
         "the code's revision": _git_revision(),
         "jax's version": jax.__version__,
     }
+
+
+def _count_work(config: Any, text_width: int) -> Work:
+    params = jax.eval_shape(build.create(config, text_width=text_width), jax.random.key(0)).params
+    return count_work(build.loss_fn(config), params, build.batch_shapes(config, text_width=text_width))
 
 
 def _profile_steps() -> range:

@@ -48,6 +48,7 @@ def train(
     keep_checkpoints: int,
     evaluate_every: int,
     evaluators: Sequence[EvaluateFn],
+    seconds_at_peak: float | None = None,
     check_claim: Callable[[], None] = lambda: None,
     stall_s: float = 0.0,
     profile_steps: range = range(0),
@@ -64,6 +65,7 @@ def train(
       batch_size: images a step, all devices together.
       log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
       evaluators: called with the EMA parameters, on the first host's devices.
+      seconds_at_peak: a step's, if the devices did nothing but its operations; for the metric share_of_peak.
       check_claim: `Claim.check`, called before each save.
       stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
       profile_steps: see `Profiler`; traces are in WORKDIR/profile.
@@ -130,6 +132,8 @@ def train(
                 pending = []
                 rates = clock.interval(step)
                 values |= rates | hosts.slowest(rates["data_wait_s"])
+                if seconds_at_peak:
+                    values["share_of_peak"] = seconds_at_peak / values["step_s"]
                 if writer:
                     writer.scalars(step, values)
                     _log_line(step, num_steps, values)

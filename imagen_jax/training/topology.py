@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,12 +20,14 @@ class Chip(NamedTuple):
       peak_flops: bfloat16 operations a second of a chip (cloud.google.com/tpu/docs/system-architecture-tpu-vm).
       hbm_gib: what a program may use of a chip's memory of 32, 16, 95 and 32 GB: "available HBM" in the compiler's own
         words, where it refuses a program that is too large (libtpu 0.0.52).
+      device_kind: jax's name of it.
       shapes: the slices there are, in chips along each axis (cloud.google.com/tpu/docs/v4 and its neighbours).
       options: what the compiler must be told besides: on v4 that a chip's two cores are one device, as jax has them.
     """
 
     peak_flops: float
     hbm_gib: float
+    device_kind: str
     shapes: tuple[str, ...]
     options: Mapping[str, str] = {}
 
@@ -34,10 +36,10 @@ _TORI = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8",
 _SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 
 CHIPS: Mapping[str, Chip] = {
-    "v4": Chip(275e12, 30.75, _TORI, {"chip_config_name": "megacore"}),
-    "v5e": Chip(197e12, 15.75, _SQUARES),
-    "v5p": Chip(459e12, 95.73, (*_TORI, "16x16x16", "16x16x24")),
-    "v6e": Chip(918e12, 31.24, _SQUARES),
+    "v4": Chip(275e12, 30.75, "TPU v4", _TORI, {"chip_config_name": "megacore"}),
+    "v5e": Chip(197e12, 15.75, "TPU v5 lite", _SQUARES),
+    "v5p": Chip(459e12, 95.73, "TPU v5", (*_TORI, "16x16x16", "16x16x24")),
+    "v6e": Chip(918e12, 31.24, "TPU v6 lite", _SQUARES),
 }
 
 
@@ -64,6 +66,13 @@ def parse_topology(name: str) -> Topology:
         known = ", ".join(f"{kind}:{known}" for known in chip.shapes)
         raise InputError(f'there is no topology "{name}"; choose from: {known} (the axes in any order)')
     return Topology(name, chip, math.prod(sizes))
+
+
+def running_on(devices: Sequence[Any]) -> Topology | None:
+    """What these devices of jax are, all of a kind; None where they are no chips that are known here."""
+    kind = devices[0].device_kind
+    chip = next((chip for chip in CHIPS.values() if chip.device_kind == kind), None)
+    return Topology(kind, chip, len(devices)) if chip else None
 
 
 def has_compiler() -> bool:

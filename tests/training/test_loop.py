@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from imagen_jax.errors import InputError
 from imagen_jax.training.clock import Clock
 from imagen_jax.training.loop import NotFiniteError, train
 from imagen_jax.training.metrics import read_metrics
@@ -20,7 +21,7 @@ def on_one_device(step_fn: Any) -> Parallel:
     return Parallel(step_fn, jax.tree.map(lambda _: sharding, tiny.state()), sharding, device_axis=False)
 
 
-def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: Any = ()) -> Any:
+def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: Any = (), **more: Any) -> Any:
     """The loop with a step that only counts; its loss is NaN at `bad_steps`."""
 
     def step_fn(state, batch, key) -> Any:
@@ -44,6 +45,7 @@ def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: A
         keep_checkpoints=9,
         evaluate_every=3,
         evaluators=evaluators,
+        **more,
     )
 
 
@@ -89,6 +91,23 @@ def test_means_over_each_interval_are_logged_and_evaluators_see_the_average(tmp_
     assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == [(2, 1.5), (3, 3), (4, 4), (6, 5.5)]
     assert [line["step"] for line in lines if "score" in line] == [3, 6]
     assert (tmp_path / "picture" / "00000006.png").is_file()
+
+
+def test_the_share_of_peak_is_of_each_intervals_steps(tmp_path):
+    run(tmp_path, seconds_at_peak=1e-3)
+    for line in read_metrics(tmp_path):
+        np.testing.assert_allclose(line["share_of_peak"] * line["step_s"], 1e-3)
+    run(tmp_path / "unknown")
+    assert all("share_of_peak" not in line for line in read_metrics(tmp_path / "unknown"))
+
+
+def test_a_workdir_that_another_run_has_taken_is_not_written(tmp_path):
+    def check_claim():
+        raise InputError("another run has taken over")
+
+    with pytest.raises(InputError, match="taken over"):
+        run(tmp_path, check_claim=check_claim)
+    assert saved_steps(tmp_path) == []
 
 
 def test_images_that_are_not_scaled_are_refused(tmp_path):

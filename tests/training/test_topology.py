@@ -1,10 +1,11 @@
 import math
 
+import jax
 import pytest
 
 from imagen_jax.errors import InputError
 from imagen_jax.training import topology
-from imagen_jax.training.topology import CHIPS, abstract_devices, has_compiler, parse_topology
+from imagen_jax.training.topology import CHIPS, abstract_devices, has_compiler, parse_topology, running_on
 
 NAMES = [f"{kind}:{shape}" for kind, chip in CHIPS.items() for shape in chip.shapes]
 
@@ -41,9 +42,16 @@ def test_without_the_compiler_its_installation_is_named(monkeypatch):
         abstract_devices(parse_topology("v4:2x2x1"))
 
 
+def test_a_machine_without_known_chips_is_none():
+    assert running_on(jax.devices()) is None
+
+
 @pytest.mark.skipif(not has_compiler(), reason="no libtpu")
 @pytest.mark.parametrize("name", ["v4:8x8x4", "v5e:16x16", "v5p:8x8x4", "v6e:2x4"])
 def test_the_compiler_has_a_device_for_each_chip(name):
     devices = abstract_devices(parse_topology(name))
     assert len(devices) == parse_topology(name).num_chips
+    found = running_on(devices)
+    assert found
+    assert found.chip is parse_topology(name).chip
     assert {device.platform for device in devices} == {"tpu"}
