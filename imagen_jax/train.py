@@ -7,8 +7,6 @@ done; 42 stopped by SIGTERM after a checkpoint; 2 a mistake in the command or th
 4 the loss or its gradient was not finite, 20 steps in a row.
 """
 
-import dataclasses
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,13 @@ from absl import flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-import imagen_jax
 from imagen_jax import build, cli
 from imagen_jax import config as config_lib
+from imagen_jax import workdir as workdir_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
 from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
 from imagen_jax.evaluation.base import Evaluator
-from imagen_jax.files import read_json, write_json, write_text
-from imagen_jax.sampling.cascade import StageConfig
-from imagen_jax.sampling.folder import STAGE_FILE
-from imagen_jax.text.t5_config import describe_width
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
@@ -42,8 +36,6 @@ _PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "FROM:TO, as in 100:110: trace the steps after the 100th up to the 110th (WORKDIR/profile)."
 )
 flags.mark_flag_as_required("config")
-
-_RUN_CONFIG = "config.json"
 
 
 def main() -> int:
@@ -85,14 +77,14 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     create = build.create(config, text_width=text_store.width)
     jax.eval_shape(create, jax.random.key(0))
     if has_checkpoint(workdir):
-        _check_resumes(workdir, config, stage)
+        workdir_lib.check_resumes(workdir, config, stage)
     evaluators: list[Evaluator] = []
     if config.prompts:
         evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
     claim = Claim(workdir) if hosts.is_first() else None
     if claim:
-        _describe_workdir(workdir, config, stage)
+        workdir_lib.describe(workdir, config, stage)
 
     devices = parallel.all_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
@@ -143,7 +135,7 @@ def _what_must_be_equal(config: Any) -> dict[str, Any]:
     return {
         **{f"config.{name}": str(value) for name, value in settings.items()},
         "--workdir": _WORKDIR.value,
-        "the code's revision": _git_revision(),
+        "the code's revision": workdir_lib.revision(),
         "jax's version": jax.__version__,
     }
 
@@ -166,39 +158,6 @@ def _describe(config: Any) -> str:
     width, whose = build.text_width(config)
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
     return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width}: {whose})"
-
-
-def _describe_workdir(workdir: Path, config: Any, stage: StageConfig) -> None:
-    """Leaves beside the checkpoints what a stranger needs: the config, the stage, the revision of the code."""
-    write_text(workdir / _RUN_CONFIG, config_lib.to_json(config))
-    write_json(workdir / STAGE_FILE, dataclasses.asdict(stage))
-    write_text(workdir / "revision.txt", _git_revision() + "\n")
-
-
-def _git_revision() -> str:
-    sent = Path(__file__).parents[1] / "revision.txt"
-    if sent.is_file():  # launch.setup sends the code without its history, and this instead
-        return sent.read_text(encoding="utf-8").strip()
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or installed from a wheel
-        return f"imagen_jax {imagen_jax.__version__}"
-    return done.stdout.strip()
-
-
-def _check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
-    """Raises InputError where the run in `workdir` can't go on with this config or these texts."""
-    run = "the workdir of a training run"
-    config_lib.check_resumes(config, read_json(workdir / _RUN_CONFIG, expected=run), where=str(workdir))
-    before = read_json(workdir / STAGE_FILE, expected=run)
-    if before["encoder_fingerprint"] != stage.encoder_fingerprint:
-        raise InputError(
-            f'"{workdir}" was trained with texts by {before["encoder_name"]}, {describe_width(before["text_width"])} '
-            f'({before["encoder_fingerprint"][:12]}), and "{config.data.text_store}" is by {stage.encoder_name}, '
-            f"{describe_width(stage.text_width)} ({stage.encoder_fingerprint[:12]}); use another --workdir, or that "
-            "encoder's store"
-        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ ALLOWED = {
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
 }
 ALLOWED["build"] = set(ALLOWED) - {"__init__", "cli", "config"}
+ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}
 
 # A library -> the folders and files of the package that may import it.
