@@ -66,13 +66,13 @@ MISTAKES = {
     "local without a main": (
         "local",
         ("--processes=2",),
-        "after a bare -- comes the main and its flags; one of evaluate, export, precompute_text, sample, train, "
-        "untrained_encoder",
+        "after a bare -- comes the main and its flags; one of evaluate, export, plan, precompute_text, sample, "
+        "train, untrained_encoder",
     ),
     "local with an unknown main": (
         "local",
         ("--", "trian"),
-        'unknown main "trian"; choose from: evaluate, export, precompute_text, sample, train, untrained_encoder. '
+        'unknown main "trian"; choose from: evaluate, export, plan, precompute_text, sample, train, untrained_encoder. '
         'Did you mean "train"?',
     ),
 }
