@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from imagen_jax.errors import InputError
 from imagen_jax.models.layers import Dtype, group_norm
 
-# A masked token's logit: finite, since a difference of infinities is none. Its weight is exactly zero beside a token's.
-_MASKED = -1e30
+# A masked token's logit: its weight is exactly zero beside a token's. Finite, since a difference of infinities is none,
+# and the same number in every type, so that all weights are equal where every token is masked.
+_MASKED = -(2.0**100)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:

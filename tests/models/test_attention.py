@@ -130,3 +130,11 @@ def test_the_largest_of_huge_logits_takes_all(dtype):
     v = jnp.array([1.0, 2.0, 3.0], dtype)[None, :, None, None] * jnp.ones((1, 1, 1, 4), dtype)
     mask = jnp.array([[True, True, False]])
     np.testing.assert_array_equal(dot_product_attention(q, k, v, mask).astype(np.float32), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_where_every_token_is_masked_all_weigh_the_same(dtype):
+    q, k = (jax.random.normal(jax.random.key(index), (1, 1, 1, 4), dtype) for index in (5, 6))
+    v = jnp.array([1.0, 2.0, 6.0], dtype)[None, :, None, None] * jnp.ones((1, 1, 1, 4), dtype)
+    mask = jnp.zeros((1, 3), bool)
+    np.testing.assert_array_equal(dot_product_attention(q, jnp.tile(k, (1, 3, 1, 1)), v, mask).astype(np.float32), 3.0)
