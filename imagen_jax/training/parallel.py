@@ -1,7 +1,7 @@
 """Running the pure train step on devices: strategies, which differ in where the state lies.
 
 pmap: the state is replicated, and gradients are averaged over the mapped axis. zero1 (arXiv 1910.02054): optimizer
-state and average are divided among the devices. fsdp: parameters too.
+state and average are divided among the devices, of more than 32 among groups of 32. fsdp: parameters too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,12 @@ from imagen_jax.training.step import Metrics
 from imagen_jax.types import Batch
 
 AXIS = "batch"
+_REPLICAS, _SHARDS = "replicas", "shards"
+# More would save little (1/32 of the paper's base is 0.3 GB), and leave parts too thin to be read at full speed.
+_MAX_SHARDS = 32
+# Biases, norms, Adafactor's factored moments: all together a thousandth of a network, and each would be a collective.
+_SMALL = 2**16
+
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 # `step.train_step` with all but state, batch, key, axis_name, gather and scatter.
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
@@ -91,7 +97,8 @@ def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel
 
 def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
     """Under `jax.jit`: the compiler puts in the collectives that the shardings ask for."""
-    mesh = _mesh(devices)
+    shards = max(n for n in range(1, _MAX_SHARDS + 1) if len(devices) % n == 0)
+    mesh = Mesh(np.array(devices).reshape(-1, shards), (_REPLICAS, _SHARDS))
     whole: Any = NamedSharding(mesh, P())
     divided = partial(_divide, mesh)
     sharding = TrainState(
@@ -105,7 +112,7 @@ def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard
     # weights, and takes more memory than it saves.
     gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
     scatter = partial(jax.lax.with_sharding_constraint, shardings=jax.tree.map(divided, state.params))
-    batch_sharding = NamedSharding(mesh, P(AXIS))
+    batch_sharding = NamedSharding(mesh, P((_REPLICAS, _SHARDS)))
     step = jax.jit(
         partial(train_step, axis_name=None, gather=gather, scatter=scatter),
         in_shardings=(sharding, batch_sharding, whole),
@@ -116,21 +123,20 @@ def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard
 
 
 def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:
-    """Along the longest axis that the devices divide; an array that has none, or is small, stays whole."""
-    count = mesh.size
-    axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
+    """Among the shards along one axis; an array that is small, or has no axis that they divide, stays whole."""
+    shards = mesh.shape[_SHARDS]
+    axes = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
     if not axes or leaf.size < _SMALL:
         return NamedSharding(mesh, P())
-    longest = max(axes, key=lambda axis: leaf.shape[axis])
-    return NamedSharding(mesh, P(*[AXIS if axis == longest else None for axis in range(leaf.ndim)]))
+    # A kernel's input channels, if possible: a TPU keeps 8 x 128 numbers of the two last axes together, and would fill
+    # up and shift the parts of a last axis that is cut into fewer.
+    axis = leaf.ndim - 2 if leaf.ndim - 2 in axes else max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, P(*[_SHARDS if other == axis else None for other in range(leaf.ndim)]))
 
 
 def _mesh(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
-
-# Biases and norms: all of them together are a thousandth of a network, and each would be a collective of its own.
-_SMALL = 4096
 
 STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any], Parallel]] = {
     "pmap": _pmap,

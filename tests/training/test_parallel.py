@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh
 
 from imagen_jax.diffusion.objective import diffusion_loss
 from imagen_jax.diffusion.schedules import cosine
@@ -71,6 +72,31 @@ def test_a_device_holds_its_share_of_the_state(on_eight, strategy, divided):
         share = bytes_on_a_device(tree) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         # What eight doesn't divide, such as the 3 colours' biases, stays whole.
         assert share == 1 if part not in divided else 1 / 8 <= share < 1.2 / 8
+
+
+def test_many_devices_divide_the_state_in_groups(on_one, monkeypatch):
+    monkeypatch.setattr(parallel, "_SMALL", 0)
+    monkeypatch.setattr(parallel, "_MAX_SHARDS", 4)
+    state, losses = run("fsdp", 8)
+    np.testing.assert_allclose(losses, on_one[1], rtol=1e-5)
+    share = bytes_on_a_device(state.params) / sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
+    assert 1 / 4 <= share < 1.2 / 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "divided"),
+    [
+        ((3, 3, 512, 1024), (None, None, "shards", None)),  # a convolution, by its input channels
+        ((4096, 512), ("shards", None)),
+        ((3, 3, 3, 4096), (None, None, None, "shards")),  # of the image: its 3 colours can't be divided
+        ((1 << 17,), ("shards",)),
+        ((1024,), ()),  # small
+        ((3, 3, 17, 997), ()),  # by nothing
+    ],
+)
+def test_kernels_are_divided_by_their_input_channels(shape, divided):
+    mesh = Mesh(np.array(jax.devices()).reshape(1, 8), ("replicas", "shards"))
+    assert tuple(parallel._divide(mesh, jax.ShapeDtypeStruct(shape, jnp.float32)).spec) == divided
 
 
 def test_an_unknown_strategy_is_refused():
