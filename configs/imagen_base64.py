@@ -29,7 +29,7 @@ def get_config(arg="paper"):
         num_blocks=3,
         attention_levels=(False, True, True, True),  # at 32, 16 and 8 px
         head_channels=64,
-        remat=False,
+        remat=True,
     )
     choose_variant(arg, {"paper": _paper, "modern": _modern})(config)
     return config

@@ -23,27 +23,28 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Ar
     return out.reshape(*out.shape[:2], -1)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def dot_product_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v over the tokens that `mask` [B,S] leaves: q [B,T,N,d], k and v [B,S,N,d] -> [B,T,N,d].
 
-    What `jax.nn.dot_product_attention` computes, but normalised after the product with v, and with a gradient that is
+    What `jax.nn.dot_product_attention` computes, but normalised after the product with v, and with a derivative that is
     written out, both as in FlashAttention (Dao et al., arXiv 2205.14135). Of the [B,N,T,S] weights, which at 32 px are
     a quarter of what a step of the paper's base reads and writes, one array is kept, in q's type instead of float32.
     """
-    return _weigh(q, k, v, mask)[0]
+    return _weigh(q, k, v, mask)[0].astype(q.dtype)
 
 
-def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, Any]:
+def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The result float32, the weights before normalisation [B,N,T,S] and their sums [B,T,N,1] float32."""
     # The softmax is the same for any number near the largest logit, so that this one may be found among logits that are
     # rounded (up to 2^15 the difference can't overflow), and a TPU's compiler fuses that with their product: to compute
     # them twice takes less time than to write them out and read them back.
     near_largest = jnp.max(_logits(q, k, mask, dtype=q.dtype), axis=-1, keepdims=True).astype(jnp.float32)
     weights = jnp.exp(_logits(q, k, mask, dtype=jnp.float32) - near_largest)
-    total = jnp.sum(weights, axis=-1)
+    total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]
     weights = weights.astype(q.dtype)
-    out = (_product("bnts,bsnd->btnd", weights, v) / _by_token(total)).astype(q.dtype)
-    return out, (q, k, v, weights, total, out)
+    weighed = jnp.einsum("bnts,bsnd->btnd", weights, v, preferred_element_type=jnp.float32)
+    return weighed / total, weights, total
 
 
 def _logits(q: jax.Array, k: jax.Array, mask: jax.Array, *, dtype: Dtype) -> jax.Array:
@@ -51,28 +52,21 @@ def _logits(q: jax.Array, k: jax.Array, mask: jax.Array, *, dtype: Dtype) -> jax
     return jnp.where(mask[:, None, None, :], logits, _MASKED)
 
 
-def _gradient(kept: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
-    q, k, v, weights, total, out = kept
-    grad_v = _product("bnts,btnd->bsnd", weights, (grad / _by_token(total)).astype(q.dtype))
-    # The softmax's gradient is p (dp - sum(p dp)), and sum(p dp) = out . grad.
-    mean = jnp.einsum("btnd,btnd->bnt", out.astype(jnp.float32), grad.astype(jnp.float32))
-    grad_logits = weights * (_product("btnd,bsnd->bnts", grad, v) - mean[..., None]) / total[..., None]
-    grad_logits = (grad_logits * q.shape[-1] ** -0.5).astype(q.dtype)
-    grad_q, grad_k = _product("bnts,bsnd->btnd", grad_logits, k), _product("bnts,btnd->bsnd", grad_logits, q)
-    return grad_q.astype(q.dtype), grad_k.astype(k.dtype), grad_v.astype(v.dtype), None
-
-
-dot_product_attention.defvjp(_weigh, _gradient)
-
-
-def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """An einsum whose sums are float32."""
-    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
-
-
-def _by_token(x: jax.Array) -> jax.Array:
-    """[B,N,T] -> [B,T,N,1]."""
-    return x.swapaxes(1, 2)[..., None]
+@dot_product_attention.defjvp
+def _derivative(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    q, k, v, mask = primals
+    dq, dk, dv, _ = tangents
+    out, weights, total = _weigh(q, k, v, mask)
+    # With p = weights / total: dout = p dv + (p dlogits) v - out sum(p dlogits). The types are for the gradient,
+    # its transpose: dlogits in q's, since they are written out, and what they are the difference of in float32, from
+    # products of q's type; rounded, it would make gradients of q and k several times less exact.
+    dlogits = (jnp.einsum("btnd,bsnd->bnts", dq, k) + jnp.einsum("btnd,bsnd->bnts", q, dk)).astype(jnp.float32)
+    dweights = weights * dlogits * q.shape[-1] ** -0.5
+    dtotal = jnp.sum(dweights, axis=-1).swapaxes(1, 2)[..., None]
+    precision = jax.lax.DotAlgorithmPreset.BF16_BF16_F32 if q.dtype == jnp.bfloat16 else None
+    dout = jnp.einsum("bnts,bsnd->btnd", dweights, v.astype(jnp.float32), precision=precision)
+    dout += jnp.einsum("bnts,bsnd->btnd", weights, dv).astype(jnp.float32)
+    return out.astype(q.dtype), ((dout - out * dtotal) / total).astype(q.dtype)
 
 
 def _heads(x: jax.Array, num_heads: int) -> jax.Array:

@@ -12,7 +12,7 @@ from imagen_jax.training.collectives import Collectives, count_collectives
 from imagen_jax.training.state import TrainState
 from imagen_jax.training.topology import Topology, abstract_devices, compiler_environment
 
-# Without these two, compiling a network of the paper's size takes over half an hour; with them, two to four minutes.
+# The least effort: minutes to most of an hour for a network of the paper's size, by how busy the machine is.
 COMPILER_OPTIONS: Mapping[str, Any] = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 
 _GIB = 2**30

@@ -103,8 +103,8 @@ def test_pixels_attend_to_pixels_and_text_in_one_softmax(random_params):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_values_and_gradients_are_those_of_plain_attention(dtype):
     keys = jax.random.split(jax.random.key(3), 4)
-    q, grad = (3.0 * jax.random.normal(key, (2, 5, 2, 8), dtype) for key in keys[:2])
-    k, v = (3.0 * jax.random.normal(key, (2, 6, 2, 8), dtype) for key in keys[2:])
+    q, grad = (jax.random.normal(key, (2, 5, 2, 8), dtype) for key in keys[:2])
+    k, v = (jax.random.normal(key, (2, 6, 2, 8), dtype) for key in keys[2:])
 
     def with_gradients(attend, dtype):
         def run(*qkv):
@@ -117,7 +117,7 @@ def test_values_and_gradients_are_those_of_plain_attention(dtype):
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
 
     got, exact = with_gradients(dot_product_attention, dtype), with_gradients(plain, jnp.float32)
-    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
     for ours, theirs in zip(got, exact, strict=True):
         assert ours.dtype == dtype
         assert jnp.linalg.norm(ours.astype(jnp.float32) - theirs) < tolerance * jnp.linalg.norm(theirs)
