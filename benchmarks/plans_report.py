@@ -44,7 +44,7 @@ Blocks of the base compiled alone for one v4 chip, 8 images, forward and backwar
   bfloat16 (0.2 to 0.3% from float32); gradients of q and k are 0.3% off instead of 0.2%, and 0.5% where logits have a
   standard deviation of 9.
 - The update reads and writes 40 bytes a parameter (AdamW: 48): for the whole base 98 ms (118) of a v4's memory
-  bandwidth at every step where the state is replicated, and a 256th of it where zero1 or fsdp divide it.
+  bandwidth at every step where the state is replicated, and of that a 32nd where zero1 or fsdp divide it.
 - In the residual block nothing is left to save: the compiler fuses normalisation and swish with the convolutions.
 - Recomputing every block's activations costs 0.18 s at peak alone, where 0.13 s is all that a step needs without.
 """
