@@ -89,7 +89,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return read_torch_file(path)
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here: np.load doesn't close what it can't read.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return dict(archive)
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -1,0 +1,63 @@
+"""How far a distance between two sets of features can be trusted: bootstrap intervals, and the null distance."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from imagen_jax.errors import InputError
+
+
+class Interval(NamedTuple):
+    """Around `value`, with the deviation of the bootstrap's values."""
+
+    value: float
+    low: float
+    high: float
+    deviation: float
+
+
+def bootstrap(
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    seed: int,
+    num_resamples: int = 100,
+    level: float = 0.95,
+) -> Interval:
+    """`metric(a, b)`, and how it would vary with other images from the same distributions.
+
+    Each resample draws N and M features with replacement. The distances of resamples are larger than of the sets
+    themselves (a Frechet distance sees fewer distinct images), so that what is taken from them is their spread about
+    their own mean.
+
+    Args:
+      a, b: [N,D] and [M,D].
+      level: share of the resamples inside the interval.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.array(
+        [
+            metric(a[rng.integers(len(a), size=len(a))], b[rng.integers(len(b), size=len(b))])
+            for _ in range(num_resamples)
+        ]
+    )
+    value = metric(a, b)
+    low, high = np.quantile(found - found.mean(), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(value, float(value + low), float(value + high), float(np.std(found)))
+
+
+def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, *, seed: int) -> float:
+    """`metric` between two random halves of the real features [N,D]: what no generator can be told from.
+
+    Halves have N / 2 images, so it is to be compared with a distance at N / 2 images.
+
+    Raises:
+      InputError: fewer than four images.
+    """
+    if len(real) < 4:
+        raise InputError(f"{len(real)} real images have no two halves to compare; expected four at least")
+    order = np.random.default_rng(seed).permutation(len(real))
+    half = len(real) // 2
+    return metric(real[order[:half]], real[order[half : 2 * half]])
