@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax.types import Array
+
 
 class Flavour(NamedTuple):
     """How uint8 images become what the network sees.
@@ -23,13 +25,13 @@ class Flavour(NamedTuple):
     scale: Callable[[jax.Array], jax.Array]
 
 
-def prepare(images: jax.Array, *, flavour: Flavour, size: int) -> jax.Array:
+def prepare(images: Array, *, flavour: Flavour, size: int) -> jax.Array:
     """uint8 [N,H,W,3] -> float32 [N,size,size,3], resized and scaled."""
     rows, columns = (
         jnp.asarray(flavour.weights(length, size).astype(np.float32)) for length in (images.shape[1], images.shape[2])
     )
     highest = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("pw,nhwc->nhpc", columns, images.astype(jnp.float32), precision=highest)
+    x = jnp.einsum("pw,nhwc->nhpc", columns, jnp.asarray(images, jnp.float32), precision=highest)
     x = jnp.einsum("ph,nhwc->npwc", rows, x, precision=highest)
     return flavour.scale(x)
 
