@@ -13,14 +13,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.inception import IMAGE_SIZE, TAPS, Inception
-from imagen_jax.evaluation.inception_weights import PUBLISHED_SHA256_PREFIX, InceptionWeights
+from imagen_jax.evaluation.inception_weights import InceptionWeights, is_published
 from imagen_jax.evaluation.resize import FLAVOURS, prepare
 from imagen_jax.registry import lookup
 from imagen_jax.types import Params
 
 # What a metric of published FID's own features is called, and what it is called of any others.
 _NAMES = {"frechet": ("fid", "fd"), "kernel": ("kid", "kd"), "score": ("inception_score", "score")}
-_FID_TAPS = {"frechet": "2048", "kernel": "2048", "score": "logits_unbiased"}
+_FID_TAPS = {"score": "logits_unbiased"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,8 @@ class FeatureId:
           metric: "frechet", "kernel", "score", or the name of one without a published form ("precision").
         """
         published, other = _NAMES.get(metric, (metric, metric))
-        if (
-            self.network == "inception"
-            and self.weights_sha256.startswith(PUBLISHED_SHA256_PREFIX)
-            and self.tap == _FID_TAPS.get(metric, "2048")
-        ):
+        tap = _FID_TAPS.get(metric, "2048")
+        if self.network == "inception" and self.tap == tap and is_published(self.weights_sha256):
             return f"{published}_{self.resize}"
         return f"{other}_{self.network}_{self.weights_sha256[:8]}_{self.tap}_{self.resize}"
 
@@ -97,7 +94,7 @@ class InceptionFeatures:
             # The compiler leaves out what isn't asked for.
             return {tap: found[tap] for tap in taps}
 
-        self._apply = jax.jit(apply, in_shardings=(everywhere, divided), out_shardings=everywhere)
+        self._apply = jax.jit(apply, in_shardings=(everywhere, divided), out_shardings=divided)
 
     def __call__(self, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Yields the features of a batch of images after the other: tap -> float32 [n,width].
@@ -111,11 +108,20 @@ class InceptionFeatures:
         Raises:
           InputError: an image of another size, shape or type.
         """
+        # Fetched one batch late, so that the devices work while the next images are read.
+        running: tuple[dict[str, jax.Array], int] | None = None
         for batch in _batches(images, self.batch_size):
             padding = np.zeros((self.batch_size - len(batch), *batch.shape[1:]), np.uint8)
             padded = jax.device_put(np.concatenate([batch, padding]), self._sharding)
-            found = self._apply(self._params, padded)
-            yield {tap: np.asarray(features)[: len(batch)] for tap, features in found.items()}
+            before, running = running, (self._apply(self._params, padded), len(batch))
+            if before:
+                yield _fetch(*before)
+        if running:
+            yield _fetch(*running)
+
+
+def _fetch(found: dict[str, jax.Array], count: int) -> dict[str, np.ndarray]:
+    return {tap: np.asarray(features)[:count] for tap, features in found.items()}
 
 
 def _batches(images: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:

@@ -41,10 +41,10 @@ class InceptionWeights:
     params: Params
     sha256: str
 
-    @property
-    def published(self) -> bool:
-        """Whether these are the weights that published FIDs were computed with."""
-        return self.sha256.startswith(PUBLISHED_SHA256_PREFIX)
+
+def is_published(sha256: str) -> bool:
+    """Whether a file with this hash (hex) has the weights that published FIDs were computed with."""
+    return sha256.startswith(PUBLISHED_SHA256_PREFIX)
 
 
 def load_inception(path: Path) -> InceptionWeights:

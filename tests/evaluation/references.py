@@ -46,7 +46,8 @@ def torch_fidelity(modules: dict[str, ModuleType], weights: Path, taps: list[str
 
 def pytorch_fid(modules: dict[str, ModuleType], weights: Path, taps: list[str], *, prepared: bool = False) -> Any:
     """uint8 [N,H,W,3] -> the features of each of `taps`, of "pytorch"; `prepared`: of what the network itself sees."""
-    torch, module = modules["torch"], modules["pytorch_fid.inception"]
+    torch = modules["torch"]
+    module: Any = modules["pytorch_fid.inception"]
     module.load_state_dict_from_url = lambda *args, **kwargs: torch.load(weights)
     blocks = [module.InceptionV3.BLOCK_INDEX_BY_DIM[int(tap)] for tap in taps]
     network = module.InceptionV3(blocks, resize_input=not prepared, normalize_input=not prepared).eval()

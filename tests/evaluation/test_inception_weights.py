@@ -1,5 +1,4 @@
 import hashlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from safetensors.numpy import save_file
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation import inception_weights
-from imagen_jax.evaluation.inception_weights import load_inception, tensor_shapes
+from imagen_jax.evaluation.inception_weights import is_published, load_inception, tensor_shapes
 from tests.evaluation.torch_files import TorchWriter, random_tensors
 
 SHAPES = {"a.conv.weight": (2, 3, 1, 1), "a.bn.bias": (2,), "fc.bias": (5,)}
@@ -46,7 +45,7 @@ def test_all_formats_give_the_same_parameters_and_the_files_hash(tensors, tmp_pa
     for name in ("weights.safetensors", "weights.pth", "legacy.pth"):
         path = tmp_path / name
         found = load_inception(path)
-        assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and not found.published
+        assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() and not is_published(found.sha256)
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, found.params, expected.params)))
         path.unlink()
     normalised_convolution(tensors, expected.params)
@@ -104,7 +103,7 @@ def test_a_damaged_file_is_one_clear_error(small_network, tmp_path, suffix, monk
 
 def test_missing_files_and_unknown_formats_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"missing.*6726825d\.pth"):
-        load_inception(Path(tmp_path / "nowhere.pth"))
+        load_inception(tmp_path / "nowhere.pth")
     (tmp_path / "weights.h5").write_bytes(b"x")
     with pytest.raises(InputError, match=r"\.h5.*expected \.pth"):
         load_inception(tmp_path / "weights.h5")
