@@ -1,4 +1,4 @@
-"""How far a distance between two sets of features can be trusted: bootstrap intervals, and the null distance."""
+"""How far a distance between two sets of features can be trusted: bootstrap intervals, the null distance, caveats."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -61,3 +61,26 @@ def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.nd
     order = np.random.default_rng(seed).permutation(len(real))
     half = len(real) // 2
     return metric(real[order[:half]], real[order[half : 2 * half]])
+
+
+def caveats(*, count_a: int | None, count_b: int | None, dim: int) -> list[str]:
+    """What to say beside a Frechet distance of so many features of `dim` numbers: one sentence each, or none.
+
+    The distance is computed all the same: the number is right for these features, but of little use.
+    """
+    counts = [count for count in (count_a, count_b) if count is not None]
+    said = []
+    if None in (count_a, count_b):
+        said.append("the number of images behind a reference is unknown: distances compare at equal numbers only")
+    elif count_a != count_b:
+        said.append(
+            f"{count_a} images against {count_b}: the fewer images, the larger the distance, so that it compares with "
+            "distances of the same two numbers only"
+        )
+    if counts and min(counts) <= dim:
+        said.append(
+            f"{min(counts)} images are no more than the {dim} numbers of a feature: the covariance is singular, and "
+            "the distance is mostly due to their number (the distance between two halves of the real images shows how "
+            "much)"
+        )
+    return said

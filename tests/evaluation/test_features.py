@@ -5,8 +5,11 @@ from PIL import Image
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.features import FeatureId, InceptionFeatures
+from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.inception_weights import PUBLISHED_SHA256_PREFIX, InceptionWeights, _fold
 from imagen_jax.evaluation.resize import FLAVOURS, half_pixel_bilinear, pil_bicubic, prepare, tf1_bilinear
+from imagen_jax.evaluation.statistics import stream_moments
+from imagen_jax.evaluation.statistics_file import statistics_of
 from tests.evaluation.torch_files import random_tensors
 
 RNG = np.random.default_rng(0)
@@ -45,6 +48,17 @@ def test_an_images_features_depend_on_no_other_image_and_padding_compiles_nothin
     np.testing.assert_array_equal(shuffled, features[order])
     np.testing.assert_array_equal(next(iter(extractor(IMAGES[:1])))["64"], features[:1])
     assert extractor._apply._cache_size() == 1
+
+
+def test_a_folder_becomes_statistics(extractor, features, tmp_path):
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    folder = ImageFolder(tmp_path)
+    moments = stream_moments(batch["64"] for batch in extractor(folder))
+    found = statistics_of(moments, extractor.ids["64"], data_fingerprint=folder.fingerprint)
+    assert found.count == 11 and found.features.resize == "tf_legacy"
+    np.testing.assert_allclose(found.mean, features.mean(0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(features, rowvar=False, dtype=np.float64), atol=1e-9)
 
 
 def test_images_of_several_sizes_and_types_are_refused(extractor):

@@ -140,9 +140,9 @@ def features(request, weights, weights_file):
     # Far enough from the others that what their square roots lose in singular covariances is small beside it.
     images[120:] //= 3
     run = make(MODULES, weights_file, taps)
-    parts = [run(images[start : start + 30]) for start in range(0, 150, 30)]
+    parts = [run(images[start : start + 5]) for start in range(0, 150, 5)]
     theirs = dict(zip(taps, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-    extractor = InceptionFeatures(weights, resize=request.param, taps=taps, batch_size=64)
+    extractor = InceptionFeatures(weights, resize=request.param, taps=taps, batch_size=40)
     batches = list(extractor(images))
     ours = {tap: np.concatenate([batch[tap] for batch in batches]) for tap in taps}
     return request.param, ours, theirs

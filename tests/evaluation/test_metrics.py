@@ -12,7 +12,7 @@ from imagen_jax.evaluation.frechet import frechet_distance
 from imagen_jax.evaluation.inception_score import inception_score
 from imagen_jax.evaluation.kernel_distance import cmmd, gaussian_mmd2, kernel_distance, polynomial_mmd2
 from imagen_jax.evaluation.precision_recall import precision_recall
-from imagen_jax.evaluation.uncertainty import bootstrap, null_distance
+from imagen_jax.evaluation.uncertainty import bootstrap, caveats, null_distance
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(50, 6)), RNG.normal(size=(40, 6)) + 0.5
@@ -127,3 +127,10 @@ def test_the_null_is_between_halves_without_a_common_image():
     assert null_distance(frechet_distance, real, seed=0) < frechet_distance(real[:200], real[200:] + 0.5)
     with pytest.raises(InputError, match="halves"):
         null_distance(frechet_distance, real[:3], seed=0)
+
+
+def test_what_makes_a_number_of_little_use_is_said():
+    assert caveats(count_a=5000, count_b=5000, dim=2048) == []
+    assert "singular" in caveats(count_a=2048, count_b=2048, dim=2048)[0]
+    assert "5000 images against 2000" in caveats(count_a=5000, count_b=2000, dim=64)[0]
+    assert "unknown" in caveats(count_a=None, count_b=5000, dim=2048)[0]

@@ -1,3 +1,6 @@
+import io
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from imagen_jax.evaluation.statistics import (
     stream_moments,
     to_words,
 )
+from launch.processes import host_environments, run_processes
 
 RNG = np.random.default_rng(0)
 
@@ -77,3 +81,26 @@ def test_processes_merge_to_the_moments_of_all_features(monkeypatch, gather_byte
     )
     monkeypatch.setattr(statistics, "gather_float64", lambda array: next(calls))
     assert_same(merge_over_processes(held[0]), moments_of(x))
+
+
+HOST = """
+import os, jax, numpy as np
+place = [os.environ["IMAGEN_" + name] for name in ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")]
+jax.distributed.initialize(place[0], *map(int, place[1:]))
+from imagen_jax.evaluation import statistics
+x = np.random.default_rng(0).normal(size=(300, 7))
+mine = np.split(x, [100])[jax.process_index()]
+assert np.array_equal(statistics.gather_float64(mine[:50])[jax.process_index()], mine[:50])
+found, expected = statistics.merge_over_processes(statistics.moments_of(mine)), statistics.moments_of(x)
+assert found.count == 300
+np.testing.assert_allclose(found.m2, expected.m2, rtol=0, atol=1e-12 * np.abs(expected.m2).max())
+print("sum", found.m2.sum().hex(), flush=True)
+"""
+
+
+def test_two_hosts_have_the_same_bits_and_the_moments_of_all():
+    out = io.StringIO()
+    code = run_processes([sys.executable, "-Wignore", "-c", HOST], host_environments(2, 1), out=out)
+    sums = [line.split("sum ")[1] for line in out.getvalue().splitlines() if "sum " in line]
+    assert code == 0, out.getvalue()
+    assert len(sums) == 2 and len(set(sums)) == 1

@@ -8,7 +8,6 @@ from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.frechet import frechet_distance
 from imagen_jax.evaluation.statistics import moments_of
 from imagen_jax.evaluation.statistics_file import (
-    caveats,
     frechet_of_statistics,
     load_statistics,
     save_statistics,
@@ -81,10 +80,3 @@ def test_missing_and_truncated_files_are_one_clear_error(tmp_path):
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(InputError, match="readable"):
             load_statistics(path)
-
-
-def test_what_makes_a_number_of_little_use_is_said():
-    assert caveats(count_a=5000, count_b=5000, dim=2048) == []
-    assert "singular" in caveats(count_a=2048, count_b=2048, dim=2048)[0]
-    assert "5000 images against 2000" in caveats(count_a=5000, count_b=2000, dim=64)[0]
-    assert "unknown" in caveats(count_a=None, count_b=5000, dim=2048)[0]
