@@ -124,7 +124,7 @@ def test_the_comparison_sees_what_ports_get_wrong(mistake, weights, weights_file
 # Of 120 images against 120, of which 105 are in both.
 REAL, SAMPLES = slice(0, 120), slice(15, 135)
 # 192 for the two that define nothing but distances: a quarter of the network's time, and dimensions in which
-# scipy.linalg.sqrtm, which they use, takes a second and not minutes.
+# scipy.linalg.sqrtm, which they use, is quick.
 CASES = {
     "tf_legacy": (references.torch_fidelity, ["2048", "logits_unbiased"]),
     "pytorch": (references.pytorch_fid, ["192"]),
