@@ -39,7 +39,7 @@ test: lint ## lint, types, tests
 
 # Apart from `test`, which needs no PyTorch. Its default build for Linux brings gigabytes of CUDA libraries; pip's
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS can point at PyTorch's build without.
-parity: $(VENV)/.installed-parity ## compare with PyTorch, transformers and diffusers
+parity: $(VENV)/.installed-parity ## compare with PyTorch, transformers, diffusers and three packages of FID
 	@$(BIN)/python -m pytest -q -m parity -n $(PYTEST_WORKERS) --dist loadfile
 
 recipes: $(VENV)/.installed-benchmarks ## train the paper's and a modern recipe, compare them in docs/recipes.md (two cores: 2 hours)

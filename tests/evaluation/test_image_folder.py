@@ -1,0 +1,75 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagen_jax.errors import InputError
+from imagen_jax.evaluation.image_folder import ImageFolder
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, *, size=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = RNG.integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def test_images_come_in_the_order_of_their_names_with_exact_pixels(tmp_path):
+    saved = {name: save(tmp_path / name) for name in ("b.png", "a.PNG", "c/a.png", "a0.png")}
+    save(tmp_path / "d.webp")
+    save(tmp_path / "e.jpg")
+    (tmp_path / "b.txt").write_text("a caption")
+    folder = ImageFolder(tmp_path)
+    images = list(folder)
+    assert len(folder) == len(images) == 6 and folder.size == (8, 6) and folder.bad == []
+    for image, name in zip(images, ("a.PNG", "a0.png", "b.png", "c/a.png"), strict=False):
+        np.testing.assert_array_equal(image, saved[name])
+
+
+def test_the_fingerprint_is_of_the_images_and_not_of_the_place(tmp_path):
+    for name in ("a/1.png", "a/2.png"):
+        save(tmp_path / name)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b/2.png").rename(tmp_path / "b/3.png")
+    before = ImageFolder(tmp_path / "a").fingerprint
+    assert ImageFolder(tmp_path / "b").fingerprint == before
+    save(tmp_path / "b/3.png")
+    assert ImageFolder(tmp_path / "b").fingerprint != before
+
+
+def test_images_of_two_sizes_are_one_error_with_two_files(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png")
+    save(tmp_path / "odd.png", size=(8, 7))
+    with pytest.raises(InputError, match=r"a\.png \(8 x 6\) and .*odd\.png \(8 x 7\).*resize them"):
+        ImageFolder(tmp_path)
+
+
+def test_one_corrupt_image_in_a_hundred_is_left_out_and_two_are_refused(tmp_path):
+    for number in range(100):
+        save(tmp_path / f"{number:03}.png")
+    (tmp_path / "050.png").write_bytes((tmp_path / "050.png").read_bytes()[:60])
+    folder = ImageFolder(tmp_path)
+    assert len(list(folder)) == len(folder) == 99
+    assert [reason for _, reason in folder.bad] == ["image corrupt"]
+    (tmp_path / "051.png").write_bytes(b"GIF89a")
+    with pytest.raises(InputError, match=r"2 of 100 .*050\.png.*more than 1%"):
+        ImageFolder(tmp_path)
+
+
+def test_nothing_to_score_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no images"):
+        ImageFolder(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        ImageFolder(tmp_path / "nowhere")
+
+
+def test_an_image_that_disappears_meanwhile_is_an_error(tmp_path):
+    save(tmp_path / "a.png")
+    folder = ImageFolder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match="start again"):
+        list(folder)
