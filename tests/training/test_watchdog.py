@@ -14,16 +14,16 @@ STALLS = """
 
     def work():
         for _ in range(4):
-            time.sleep(0.5)
+            time.sleep(1.0)
             watchdog.feed()
 
     def wait_for_another_host():
         time.sleep(60)
 
-    watchdog = Watchdog(1.0)
+    watchdog = Watchdog(3.0)
     watchdog.feed()
     work()
-    print("worked")
+    print("worked", flush=True)
     wait_for_another_host()
 """
 
