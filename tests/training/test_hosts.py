@@ -29,13 +29,13 @@ def results(folder):
 
 @pytest.fixture(scope="module")
 def alone():
-    """State and losses of this process's eight devices."""
-    return host.run("pmap")
+    """State and losses of this process's eight devices, by number of steps."""
+    return {num_steps: host.run("pmap", num_steps) for num_steps in set(host.NUM_STEPS.values())}
 
 
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
 def test_two_hosts_train_as_one_does(results, alone, strategy):
-    state, losses = alone
+    state, losses = alone[host.NUM_STEPS[strategy]]
     params = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.params)])
     for result in results:
         np.testing.assert_allclose(result[f"{strategy}/losses"], losses, rtol=1e-5)
@@ -44,7 +44,7 @@ def test_two_hosts_train_as_one_does(results, alone, strategy):
 
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
 def test_what_two_hosts_have_saved_one_goes_on_from(folder, alone, strategy):
-    saved, _ = alone
+    saved, _ = alone[host.NUM_STEPS[strategy]]
     checkpointer, batches = Checkpointer(folder / strategy, keep=3), host.positions()
     fresh = parallel.replicate(tiny.state_of(tiny.state(seed=3).params, tiny.sgd()), jax.devices())
     restored = checkpointer.restore(fresh, batches)
