@@ -18,7 +18,6 @@ from imagen_jax import build, cli
 from imagen_jax.files import write_json
 from imagen_jax.training.compiled import compile_step
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.plan import count_work
 from imagen_jax.training.topology import Topology, parse_topology
 
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of the page and of its rows.")
@@ -49,7 +48,7 @@ def _measure(name: str, config: Any, topology: Topology, strategy: str) -> dict[
     width, _ = build.text_width(config)
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
     batch = build.batch_shapes(config, text_width=width)
-    work = count_work(build.loss_fn(config), state.params, batch)
+    work = build.work(config, text_width=width)
     compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, batch)
     return {
         "config": name,

@@ -30,6 +30,7 @@ from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
+from imagen_jax.training.plan import Work, count_work
 from imagen_jax.training.state import create_state, model_inputs
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
@@ -177,6 +178,12 @@ def text_width(config: Any) -> tuple[int, str]:
     if folder and Path(folder).is_dir():
         return TextStore(folder).width, folder
     return _PAPER_TEXT_WIDTH, "T5-XXL's, as there is no text store yet"
+
+
+def work(config: Any, *, text_width: int) -> Work:
+    """What a step of a config has to do, counted from shapes."""
+    params = jax.eval_shape(create(config, text_width=text_width), jax.random.key(0)).params
+    return count_work(loss_fn(config), params, batch_shapes(config, text_width=text_width))
 
 
 def create(config: Any, *, text_width: int) -> Any:

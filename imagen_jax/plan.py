@@ -23,7 +23,7 @@ from imagen_jax import config as config_lib
 from imagen_jax.errors import EXIT_BAD_INPUT, InputError
 from imagen_jax.training.compiled import Compiled, compile_step, largest_batch
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.plan import count_work, describe_compiled, describe_work, what_would_fit
+from imagen_jax.training.plan import describe_compiled, describe_work, what_would_fit
 from imagen_jax.training.topology import INSTALL_COMPILER, has_compiler, parse_topology
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
@@ -47,7 +47,7 @@ def main() -> int:
     build.check(config)
     width, _ = build.text_width(config)
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
-    work = count_work(build.loss_fn(config), state.params, build.batch_shapes(config, text_width=width))
+    work = build.work(config, text_width=width)
     print(describe_work(work, topology), flush=True)
     if not has_compiler():
         print(f"\nMemory, time and collectives take the TPU compiler, and no TPU: {INSTALL_COMPILER}")

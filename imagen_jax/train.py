@@ -25,7 +25,6 @@ from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
-from imagen_jax.training.plan import Work, count_work
 from imagen_jax.training.state import count_parameters, parameter_table
 from imagen_jax.training.topology import running_on
 
@@ -75,7 +74,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     stage = build.stage_config(config, text_store=text_store)
     # What can't be built fails here, before anything is written or compiled.
     create = build.create(config, text_width=text_store.width)
-    jax.eval_shape(create, jax.random.key(0))
+    shapes = jax.eval_shape(create, jax.random.key(0))
     if has_checkpoint(workdir):
         workdir_lib.check_resumes(workdir, config, stage)
     evaluators: list[Evaluator] = []
@@ -88,9 +87,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
 
     devices = parallel.all_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    run = parallel.parallelise(
-        config.train.strategy, build.step(config), devices, jax.eval_shape(create, jax.random.key(0))
-    )
+    run = parallel.parallelise(config.train.strategy, build.step(config), devices, shapes)
     state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
     logging.info(
         "%s: %.1fM parameters, %d images of %s, text by %s, %s on %d %s device(s)",
@@ -98,7 +95,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         text_store.encoder_name, config.train.strategy, len(devices), devices[0].platform,
     )  # fmt: skip
     slice_ = running_on(devices)
-    seconds_at_peak = _count_work(config, text_store.width).seconds_at_peak(slice_) if slice_ else None
+    seconds_at_peak = build.work(config, text_width=text_store.width).seconds_at_peak(slice_) if slice_ else None
     try:
         _, done = loop.train(
             state,
@@ -138,11 +135,6 @@ def _what_must_be_equal(config: Any) -> dict[str, Any]:
         "the code's revision": workdir_lib.revision(),
         "jax's version": jax.__version__,
     }
-
-
-def _count_work(config: Any, text_width: int) -> Work:
-    params = jax.eval_shape(build.create(config, text_width=text_width), jax.random.key(0)).params
-    return count_work(build.loss_fn(config), params, build.batch_shapes(config, text_width=text_width))
 
 
 def _profile_steps() -> range:

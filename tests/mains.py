@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from imagen_jax.training.metrics import read_metrics
+
 REPO = Path(__file__).parents[1]
 
 
@@ -34,6 +36,12 @@ def run(main: str, *arguments: str, expect: int = 0, devices: int = 1, as_users_
     )
     assert done.returncode == expect, f"{main} exited with {done.returncode}:\n{done.stdout}"
     return done.stdout
+
+
+def last_step(workdir: Path) -> int:
+    """The last that a run has logged; 0 before it has."""
+    lines = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
+    return int(lines[-1]["step"]) if lines else 0
 
 
 def run_folder(folder: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 from imagen_jax.errors import EXIT_PREEMPTED
 from imagen_jax.training.checkpoint import load_ema_params
 from imagen_jax.training.metrics import read_metrics
-from tests.mains import REPO, command, environment, prepare, run, run_folder
+from tests.mains import REPO, command, environment, last_step, prepare, run, run_folder
 
 # As tests/tiny_config.py decays its learning rate.
 STEPS = 60
@@ -50,13 +50,6 @@ def interrupt(folder: Path, name: str, number: signal.Signals, *, after_steps: i
             time.sleep(0.02)
         process.send_signal(number)
         return process.wait(timeout=100)
-
-
-def last_step(workdir: Path) -> int:
-    if not (workdir / "metrics.jsonl").exists():
-        return 0
-    lines = read_metrics(workdir)
-    return int(lines[-1]["step"]) if lines else 0
 
 
 def assert_ends_as_the_straight_run(folder: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from imagen_jax.errors import EXIT_BAD_INPUT, EXIT_PREEMPTED
 from imagen_jax.training.checkpoint import load_ema_params
 from imagen_jax.training.metrics import read_metrics
 from launch.processes import host_environments
-from tests.mains import REPO, command, environment, prepare, run, run_folder
+from tests.mains import REPO, command, environment, last_step, prepare, run, run_folder
 
 STEPS = 60
 
@@ -67,11 +67,6 @@ def wait_for_step(folder: Path, name: str, step: int, processes: list[subprocess
         for number, process in enumerate(processes):
             assert process.poll() is None, (folder / f"{name}.{number}").read_text()
         time.sleep(0.02)
-
-
-def last_step(workdir: Path) -> int:
-    lines = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
-    return int(lines[-1]["step"]) if lines else 0
 
 
 def test_preempted_then_killed_and_at_last_on_one_host_a_run_ends_as_if_nothing_had_been(folder):

@@ -53,7 +53,3 @@ class Claim:
                 f'another run has taken over "{self._workdir}" since this one started, which writes no more; give each '
                 "run a --workdir of its own"
             )
-
-    def close(self) -> None:
-        """Gives it up before the process ends."""
-        self._lock.release()
