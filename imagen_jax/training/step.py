@@ -107,7 +107,8 @@ def train_step(
         activations of one part at a time, for one update.
       unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
         are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
-      gather, scatter: of parameters before they are used and of gradients after, by `parallel`.
+      gather, scatter: by `parallel`: of parameters before they are used; of gradients, and of parameters before the
+        update.
 
     Returns:
       The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
@@ -131,9 +132,10 @@ def train_step(
     )
     if axis_name is not None:
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
-    grads = scatter(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = cast(Params, optax.apply_updates(state.params, updates))
+    # The update reads and writes each number many times over: of its own part of the parameters alone.
+    grads, own_params = scatter(grads), scatter(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, own_params)
+    params = cast(Params, optax.apply_updates(own_params, updates))
     ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
     grad_norm = optax.tree.norm(grads)
     # A step that isn't finite changes nothing but the counters.
@@ -141,7 +143,7 @@ def train_step(
     params, opt_state, ema_params = jax.tree.map(
         lambda new, old: jnp.where(ok, new, old),
         (params, opt_state, ema_params),
-        (state.params, state.opt_state, state.ema_params),
+        (own_params, state.opt_state, state.ema_params),
     )
     new_state = TrainState(
         step=state.step + 1,
