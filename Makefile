@@ -14,10 +14,9 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
 	done)
 
-EXTRAS_test := test,demo,benchmarks
+EXTRAS_test := test,demo
 EXTRAS_demo := demo
-EXTRAS_parity := test,demo,benchmarks,parity
-EXTRAS_benchmarks := demo,benchmarks
+EXTRAS_parity := test,demo,parity
 EXTRAS_tpu := tpu
 
 help: ## list the targets
@@ -35,14 +34,14 @@ demo: $(VENV)/.installed-demo ## train a small cascade on captioned pictures and
 	@$(PYTHON_M)sample --cascade=demo/cascade --prompts_file=configs/emoji_prompts.txt --out=demo/samples
 
 test: lint ## lint, types, tests
-	@$(BIN)/python -m pytest -q -m "not parity" -n $(PYTEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -q -m "not parity" -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Apart from `test`, which needs no PyTorch. Its default build for Linux brings gigabytes of CUDA libraries; pip's
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS can point at PyTorch's build without.
 parity: $(VENV)/.installed-parity ## compare with PyTorch, transformers, diffusers and three packages of FID
-	@$(BIN)/python -m pytest -q -m parity -n $(PYTEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -q -m parity -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-recipes: $(VENV)/.installed-benchmarks ## train the paper's and a modern recipe, compare them in docs/recipes.md (two cores: 2 hours)
+recipes: $(VENV)/.installed-demo ## train the paper's and a modern recipe, compare them in docs/recipes.md (two cores: 2 hours)
 	@$(BIN)/python -m benchmarks.recipes
 
 # JAX_PLATFORMS: so that jax doesn't look for the TPU that libtpu is there for.

@@ -25,6 +25,8 @@ setup(
     description="Cascaded, text-conditioned pixel diffusion (Imagen) in JAX and Flax",
     license="Apache-2.0",
     packages=find_packages(include=["imagen_jax*"]),
+    # What pages are made of, and the weights of the feature network that needs no download.
+    package_data={"imagen_jax.evaluation": ["*.safetensors"], "imagen_jax.evaluation.pages": ["templates/*.html"]},
     python_requires=">=3.11",
     install_requires=[
         # jax 0.11 needs Python 3.12; on 3.11 pip takes 0.10.
@@ -49,6 +51,8 @@ setup(
         "numpy>=2.4,<3",
         "pillow>=13,<14",
         "tqdm>=4.70,<5",
+        # Draws the curves of evaluations; imported when one is drawn.
+        "matplotlib>=3.11.2,<4",
         # Writes TensorBoard files without TensorFlow.
         "tensorboardX>=2.6.5,<3",
     ],
@@ -75,8 +79,6 @@ setup(
             # 1.18 takes sqrtm's `disp` away, which pytorch-fid and clean-fid pass.
             "scipy>=1.17.1,<1.18",
         ],
-        # Draws docs/recipes.png.
-        "benchmarks": ["matplotlib>=3.11.2,<4"],
         "tpu": ["jax[tpu]>=0.10.2,<0.12"],
         # CUDA 12 rather than 13: it runs on drivers from 525 on, 13 needs 580.
         "cuda": ["jax[cuda12]>=0.10.2,<0.12"],

@@ -20,8 +20,10 @@ from absl import flags, logging
 from benchmarks import recipes_report
 from imagen_jax import build, cli
 from imagen_jax.data.sources import open_source
-from imagen_jax.evaluation import retrieval
+from imagen_jax.evaluation.base import Samples
 from imagen_jax.evaluation.frechet import cell_colours, frechet_distance
+from imagen_jax.evaluation.image_sets import ArrayImages
+from imagen_jax.evaluation.retrieval import NameAlignment
 from imagen_jax.files import write_json
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.cascade import Cascade
@@ -102,9 +104,14 @@ def _measure(cascade: Cascade, data: Any, real: np.ndarray, **settings: Any) -> 
         "sampler": settings["sampler"],
         "num_steps": settings["num_steps"],
         "evaluations": settings["num_steps"] * 2 - 1 if settings["sampler"] == "heun" else settings["num_steps"],
-        "names_right": retrieval.accuracy(images, [names[index] for index in chosen], real, names),
+        "names_right": _names_right(images, [names[index] for index in chosen], real, names),
         "colour_distance": frechet_distance(cell_colours(images), cell_colours(real[chosen])),
     }
+
+
+def _names_right(images: np.ndarray, asked: list[str], real: np.ndarray, names: list[str]) -> float:
+    found = NameAlignment(real, names, seed=0)(Samples({images.shape[1]: ArrayImages(images)}, names=asked))
+    return found["name_accuracy"].value
 
 
 def _null(real: np.ndarray) -> float:

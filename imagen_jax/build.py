@@ -21,12 +21,17 @@ from imagen_jax.data.text_store import TextStore
 from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.data_images import Searchable, SourceImages, names_of
+from imagen_jax.evaluation.metrics import METRICS, Inputs, make_metrics
+from imagen_jax.evaluation.reference import REFERENCE_CACHE, Reference
 from imagen_jax.evaluation.sample_grid import SampleGrid
+from imagen_jax.evaluation.sample_metrics import SampleMetrics
 from imagen_jax.models import make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
+from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.optimizer import make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
@@ -52,6 +57,8 @@ def check(config: Any) -> None:
     lookup(TARGETS, config.diffusion.prediction, what="prediction type")
     lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
     lookup(STRATEGIES, config.train.strategy, what="strategy")
+    for name in _metric_names(config):
+        lookup(METRICS, name, what="metric of config.evaluation.metrics")
     _check_sampling(config)
     _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
@@ -252,13 +259,75 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
     text_emb, text_mask = (np.stack(column) for column in zip(*padded, strict=True))
     low_res = None
     if stage.low_res_size:
-        images = source_images(source, [index_of[prompt] for prompt in config.prompts], image_size=stage.image_size)
-        rng = np.random.default_rng(0)  # whole images: nothing is drawn
-        inputs = [stage_input(image, low_res_size=stage.low_res_size, crop_size=None, rng=rng) for image in images]
-        low_res = np.stack([item["low_res"] for item in inputs])
+        rows = [index_of[prompt] for prompt in config.prompts]
+        low_res = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
     return SampleGrid(
         make_stage(stage), text_emb=text_emb, text_mask=text_mask, captions=config.prompts, low_res=low_res
     )
+
+
+def sample_metrics(config: Any, *, stage: StageConfig, source: Source, text_store: TextStore) -> SampleMetrics:
+    """The metrics of `config.evaluation`, of samples of the data set's captions, against its images.
+
+    Raises:
+      InputError: an unknown metric, or one that lacks what it needs.
+    """
+    chosen = np.random.default_rng(config.seed).permutation(len(source))
+    rows = [int(row) for row in np.sort(chosen[: config.evaluation.num_samples])]
+    compared = SourceImages(
+        source, image_size=stage.image_size, indices=sorted(map(int, chosen[: config.evaluation.num_reference]))
+    )
+    low_res, search = None, None
+    if stage.low_res_size:
+        low_res = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
+    elif {"names", "memorisation"} & set(_metric_names(config)):
+        search = Searchable(source, image_size=stage.image_size)
+    metrics = make_metrics(
+        _metric_names(config),
+        Inputs(
+            reference=Reference(compared, cache=Path(config.data.data_dir) / REFERENCE_CACHE),
+            prompts=True,
+            names=search is not None and search.has_names,
+            stages=bool(stage.low_res_size),
+            num_samples=len(rows),
+            search=search,
+            inception_weights=Path(config.evaluation.inception_weights)
+            if config.evaluation.inception_weights
+            else None,
+            clip=Path(config.evaluation.clip) if config.evaluation.clip else None,
+            seed=config.seed,
+        ),
+    )
+    captions = source.captions()
+    text = Embeddings(
+        captions=tuple(captions[row] for row in rows),
+        tokens=tuple(text_store[row] for row in rows),
+        max_length=stage.max_tokens,
+        encoder_name=stage.encoder_name,
+        encoder_fingerprint=stage.encoder_fingerprint,
+    )
+    return SampleMetrics(
+        make_stage(stage),
+        metrics,
+        text=text,
+        names=names_of(source, rows),
+        low_res=low_res,
+        batch_size=config.evaluation.batch_size,
+        seed=config.seed,
+    )
+
+
+def _metric_names(config: Any) -> list[str]:
+    # A command line's "fid,names" comes as one text.
+    return [name.strip() for text in config.evaluation.metrics for name in text.split(",")]
+
+
+def low_res_images(source: Source, rows: Sequence[int], *, image_size: int, low_res_size: int) -> np.ndarray:
+    """What a super-resolution stage is given of a source's images: [N,low_res_size,low_res_size,3] float32."""
+    rng = np.random.default_rng(0)  # whole images: nothing is drawn
+    images = source_images(source, rows, image_size=image_size)
+    inputs = [stage_input(image, low_res_size=low_res_size, crop_size=None, rng=rng) for image in images]
+    return np.stack([item["low_res"] for item in inputs])
 
 
 def source_images(source: Source, indices: Sequence[int], *, image_size: int) -> np.ndarray:

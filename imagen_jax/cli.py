@@ -337,6 +337,11 @@ def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def flag_values() -> dict[str, str]:
+    """Of the main's own flags, as text: what several hosts must agree on."""
+    return {flag.name: str(flag.value) for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
+
+
 def define_encoder_flags() -> Callable[[], dict[str, Any]]:
     """Defines --encoder_dtype, --encoder_devices and --encoder_shards, of a main that runs the text encoder.
 

@@ -34,6 +34,7 @@ _FIELDS = {
     "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
     "train": "strategy num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints "
     "stall_minutes",
+    "evaluation": "metrics every num_samples num_reference batch_size inception_weights clip",
     "sampling": "sampler num_steps guidance_weight threshold aug_level",
 }
 
@@ -103,6 +104,17 @@ def base_config() -> Any:
             "sample_every": 10_000,  # steps between grids of config.prompts
             "keep_checkpoints": 3,  # the newest
             "stall_minutes": 30.0,  # ends the process if no step or evaluation is done for so long; 0: never
+        }
+    )
+    config.evaluation = ConfigDict(
+        {
+            "metrics": (),  # keys of evaluation.metrics.METRICS, of samples in training; (): none
+            "every": 10_000,  # steps
+            "num_samples": 256,  # captions of the data set, drawn with the seed
+            "num_reference": 10_000,  # images of the data set to compare with, at most, drawn with the seed
+            "batch_size": 64,  # images sampled at a time, over a host's devices
+            "inception_weights": "",  # FID's network, for the metrics that need it
+            "clip": "",  # a folder with a CLIP, likewise
         }
     )
     config.sampling = ConfigDict(
@@ -220,6 +232,7 @@ def _check_ranges(config: Any) -> None:
     flat = {f"{group}.{field}": config[group][field] for group, fields in _FIELDS.items() for field in fields.split()}
     positive_ints = ["data.image_size", "data.batch_size", "data.max_tokens", "model.channels", "sampling.num_steps"]
     not_ints = ("strategy", "stall_minutes")
+    positive_ints += [f"evaluation.{field}" for field in ("every", "num_samples", "num_reference", "batch_size")]
     for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field not in not_ints]:
         if not _is_int(flat[name]) or flat[name] <= 0:
             _fail(name, flat[name], "> 0")

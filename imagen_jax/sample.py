@@ -7,21 +7,17 @@ The text encoder is loaded for the prompts alone, and freed before the networks 
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from imagen_jax import cli
-from imagen_jax.diffusion.samplers import SAMPLERS
-from imagen_jax.diffusion.spacings import SPACINGS
-from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
 from imagen_jax.files import write_json
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.images import labelled_grid, save_png
 from imagen_jax.sampling.prompts import check_prompts, read_prompts_file
+from imagen_jax.sampling_flags import SETTINGS
 from imagen_jax.text.embeddings import Embeddings
 
 _CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
@@ -37,25 +33,9 @@ _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance l
 _WEAK_CASCADE = flags.DEFINE_string(
     "weak_cascade", None, "Autoguidance: a cascade of the same networks, trained less, that guidance leads away from."
 )
-# In place of a stage's own setting: see sampling.settings.SamplingSettings.
-_SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "guidance": (float, "Guidance weight; 1 is none."),
-    "guidance_interval": (cli.times, "FROM:TO, times in 0 (clean) to 1 (noise) between which there is guidance."),
-    "guidance_rescale": (float, "0 to 1: towards the unguided image's contrast."),
-    "sampler": (str, f"{', '.join(SAMPLERS)}."),
-    "steps": (int, "Sampling steps."),
-    "spacing": (str, f"Of the steps: {', '.join(SPACINGS)}."),
-    "times": (cli.times, "1:T:...:T, explicit levels in place of steps and spacing."),
-    "gamma": (float, "Stochasticity of ddpm, 0 to 1."),
-    "eta": (float, "Stochasticity of ddim, 0 to 1."),
-    "threshold": (str, f"{', '.join(THRESHOLDS)}."),
-    "threshold_percentile": (float, "Of dynamic, 0 to 100."),
-    "threshold_cap": (float, "Of dynamic, at least 1; 0: none."),
-    "aug_level": (float, "Noise level of the low-resolution input, 0 to 1."),
-}
 _SETTING_FLAGS = {
     name: flags.DEFINE_list(name, None, f"{text} One for all stages, or one a stage.")
-    for name, (_, text) in _SETTINGS.items()
+    for name, (_, text) in SETTINGS.items()
 }
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time, all devices together.", lower_bound=1)
@@ -65,7 +45,7 @@ _device_settings = cli.define_device_flags()
 def main() -> None:
     """Samples and prints where the pictures are."""
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
-    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in _SETTINGS.items()}
+    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in SETTINGS.items()}
     settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
     cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()

@@ -77,10 +77,14 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     shapes = jax.eval_shape(create, jax.random.key(0))
     if has_checkpoint(workdir):
         workdir_lib.check_resumes(workdir, config, stage)
-    evaluators: list[Evaluator] = []
-    if config.prompts:
-        evaluators.append(build.sample_grid(config, stage=stage, source=source, text_store=text_store))
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
+    evaluators: list[tuple[int, Evaluator]] = []
+    if config.prompts:
+        grid = build.sample_grid(config, stage=stage, source=source, text_store=text_store)
+        evaluators.append((config.train.sample_every, grid))
+    if config.evaluation.metrics:
+        metrics = build.sample_metrics(config, stage=stage, source=source, text_store=text_store)
+        evaluators.append((config.evaluation.every, metrics))
     claim = Claim(workdir) if hosts.is_first() else None
     if claim:
         workdir_lib.describe(workdir, config, stage)
@@ -108,8 +112,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
             log_every=config.train.log_every,
             checkpoint_every=config.train.checkpoint_every,
             keep_checkpoints=config.train.keep_checkpoints,
-            evaluate_every=config.train.sample_every,
-            evaluators=[evaluator.run for evaluator in evaluators],
+            evaluators=[(every, evaluator.run) for every, evaluator in evaluators],
             seconds_at_peak=seconds_at_peak,
             check_claim=claim.check if claim else lambda: None,
             stall_s=60 * config.train.stall_minutes,

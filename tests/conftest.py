@@ -20,3 +20,8 @@ import jax  # noqa: E402
 
 # Not inherited: a subprocess is a user's run on one device, unless its test asks for more by JAX_NUM_CPU_DEVICES.
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of whole runs first, each file of which takes minutes: at the end a worker would be alone with the last."""
+    items.sort(key=lambda item: item.path.parent != _REPO / "tests")

@@ -54,6 +54,15 @@ def make_config(**overrides: Any) -> Any:
             "keep_checkpoints": 2,
             "stall_minutes": 1.0,
         },
+        "evaluation": {
+            "metrics": (),
+            "every": 50,
+            "num_samples": 8,
+            "num_reference": 8,
+            "batch_size": 8,
+            "inception_weights": "",
+            "clip": "",
+        },
         "sampling": {
             "sampler": "ddpm",
             "num_steps": 8,

@@ -1,8 +1,11 @@
 """A tiny cascade, trained, exported, sampled from and evaluated by the commands of the README."""
 
+import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,10 +14,12 @@ import pytest
 from PIL import Image
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.sweeps.sweep import describe_status
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.cascade import Cascade
+from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.training.metrics import read_metrics
-from tests.mains import prepare, run, run_folder
+from tests.mains import REPO, prepare, run, run_folder
 
 PROMPTS = ["red heart, twemoji style", "a purple heart", "blue heart, openmoji style"]
 
@@ -24,9 +29,12 @@ def folder(tmp_path_factory) -> Path:
     """All that the commands wrote."""
     folder = tmp_path_factory.mktemp("cascade")
     prepare(folder)
+    measured = {"base": "fd_emojicnn,names"}
     for stage in ("base", "sr1", "sr2"):
+        more = [f"--config.evaluation.metrics={measured[stage]}"] if stage in measured else []
+        few = ("--config.evaluation.num_samples=8", "--config.evaluation.batch_size=8", "--config.evaluation.every=4")
         workdir = f"--workdir={folder}/{stage}"
-        run("train", f"--config=tests/tiny_config.py:{stage}", workdir, *run_folder(folder))
+        run("train", f"--config=tests/tiny_config.py:{stage}", workdir, *run_folder(folder), *few, *more)
     run("export", f"--workdirs={folder}/base,{folder}/sr1,{folder}/sr2", f"--out={folder}/cascade")
     return folder
 
@@ -40,7 +48,7 @@ def test_training_leaves_what_a_stranger_needs(folder):
     config = json.loads((folder / "base" / "config.json").read_text())
     assert config["data"]["image_size"] == 8
     assert (folder / "base" / "revision.txt").read_text().strip()
-    lines = read_metrics(folder / "base")
+    lines = [line for line in read_metrics(folder / "base") if "loss" in line]
     assert lines[-1]["step"] == 8
     assert {"loss", "grad_norm", "param_norm", "update_norm", "images_per_s", "data_wait_s"} <= set(lines[-1])
     with Image.open(folder / "sr2" / "samples" / "00000008.png") as grid:
@@ -206,16 +214,69 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
     assert np.abs(image - again[32][1]).max() <= 1
 
 
-def test_evaluate_measures_every_weight(folder):
+def evaluation(folder, out):
+    data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets", "--num_samples=10", "--batch_size=4")
+    return (f"--cascade={folder}/cascade", *data, "--guidance=1,3/1/2", f"--out={out}")
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder):
     out = folder / "evaluation"
-    data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets", "--num_samples=3")
-    run("evaluate", f"--cascade={folder}/cascade", *data, "--guidance=1,3", f"--out={out}", devices=2)
-    results = json.loads((out / "results.json").read_text())
-    assert [result["guidance"] for result in results] == [1.0, 3.0]
+    run("evaluate", *evaluation(folder, out), devices=2)
+    return out
+
+
+def test_training_logs_what_its_samples_measure(folder):
+    lines = [line for line in read_metrics(folder / "base") if any(key.startswith("eval_") for key in line)]
+    assert [line["step"] for line in lines] == [4, 8]
+    assert {"eval_fd_emojicnn_v1", "eval_fd_emojicnn_v1_null", "eval_name_accuracy"} <= set(lines[1])
+    assert lines[0]["eval_name_margin"] != lines[1]["eval_name_margin"]
+
+
+def test_evaluate_measures_every_point(evaluated):
+    results = json.loads((evaluated / "results.json").read_text())
+    assert [result["point"] for result in results] == ["guidance=1", "guidance=3_1_2"]
+    assert [result["guidance"] for result in results] == [1.0, [3.0, 1.0, 2.0]]
     for result in results:
-        assert 0 <= result["name_accuracy"] <= 1
-        assert {"corner_deviation_8", "consistency_16", "colour_shift_32"} <= set(result)
-    assert (out / "grid_guidance3.png").is_file()
+        assert 0 <= result["name_accuracy"] <= result["name_accuracy_real"] == 1
+        assert {"fd_emojicnn_v1", "fd_emojicnn_v1_null", "mmd_emojicnn_v1", "memorised_share"} <= set(result)
+        assert {"consistency_16", "colour_drift_32", "cascade_sha256", "samples_sha256"} <= set(result)
+    assert results[0]["samples_sha256"] != results[1]["samples_sha256"]
+    rows = list(csv.DictReader((evaluated / "results.csv").read_text().splitlines()))
+    assert [(row["8.guidance_weight"], row["32.guidance_weight"]) for row in rows] == [("1.0", "2.0"), ("3.0", "2.0")]
+    for name in ("curve.png", "curve.svg", "points/guidance=1/grid.png", "points/guidance=1/run.json"):
+        assert (evaluated / name).is_file()
+    assert len(list((evaluated / "points/guidance=3_1_2/16").iterdir())) == 10
+
+
+def test_an_evaluation_that_lost_files_ends_with_the_same_table(folder, evaluated):
+    table = (evaluated / "results.csv").read_bytes()
+    (evaluated / "results.csv").unlink()
+    (evaluated / "points/guidance=3_1_2/result.json").unlink()
+    (evaluated / "points/guidance=3_1_2/32/000005.png").unlink()
+    assert "guidance=3_1_2: 9 of 10 images, not measured" in describe_status(evaluated)
+    run("evaluate", *evaluation(folder, evaluated), devices=2)
+    assert (evaluated / "results.csv").read_bytes() == table
+
+
+def test_two_hosts_end_with_the_table_of_one(folder, evaluated):
+    out = folder / "evaluation_by_two"
+    command = [sys.executable, "-m", "launch.local", "--processes=2", "--devices=2", "--", "evaluate"]
+    done = subprocess.run(
+        [*command, *evaluation(folder, out)], cwd=REPO, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "results.csv").read_bytes() == (evaluated / "results.csv").read_bytes()
+
+
+def test_a_changed_weight_is_another_cascade(folder):
+    changed = folder / "changed"
+    shutil.copytree(folder / "cascade", changed)
+    assert cascade_fingerprint(changed) == cascade_fingerprint(folder / "cascade")
+    weights = bytearray((changed / "stage_8" / "ema.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (changed / "stage_8" / "ema.safetensors").write_bytes(bytes(weights))
+    assert cascade_fingerprint(changed) != cascade_fingerprint(folder / "cascade")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ ALLOWED = {
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
 }
 ALLOWED["build"] = set(ALLOWED) - {"__init__", "cli", "config"}
+ALLOWED["sampling_flags"] = BASE | {"cli", "diffusion"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}
 
@@ -33,7 +34,7 @@ FOR_MAINS = set(ALLOWED) - {"__init__"}
 CONFINED = {
     "orbax": {"training/checkpoint.py"},
     "sentencepiece": {"text/tokenizer.py"},
-    "tokenizers": {"text/tokenizer.py"},
+    "tokenizers": {"text/tokenizer.py", "evaluation/clip/tokenizer.py"},
     "transformers": set(),
     "ml_collections": {"config.py", "cli.py"},
     "tensorflow": set(),

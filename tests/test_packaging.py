@@ -1,3 +1,4 @@
+import ast
 import re
 from importlib import metadata
 from pathlib import Path
@@ -27,3 +28,14 @@ def test_every_requirement_has_a_tested_lower_and_an_upper_bound():
 def test_every_folder_of_code_is_a_package():
     for folder in {path.parent for path in (REPO / "imagen_jax").rglob("*.py")}:
         assert (folder / "__init__.py").exists(), folder
+
+
+def test_every_file_that_is_no_code_is_installed():
+    found = re.search(r"^ +package_data=(.+),$", (REPO / "setup.py").read_text("utf-8"), re.M)
+    assert found
+    patterns = ast.literal_eval(found.group(1))
+    installed = {
+        path for name, some in patterns.items() for one in some for path in REPO.glob(f"{name.replace('.', '/')}/{one}")
+    }
+    files = {path for path in (REPO / "imagen_jax").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == installed and files

@@ -4,33 +4,30 @@ A number is comparable with another only if network, weights, layer and resizing
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.inception import IMAGE_SIZE, TAPS, Inception
-from imagen_jax.evaluation.inception_weights import InceptionWeights, is_published
-from imagen_jax.evaluation.resize import FLAVOURS, prepare
-from imagen_jax.registry import lookup
 from imagen_jax.types import Params
 
-# What a metric of published FID's own features is called, and what it is called of any others.
-_NAMES = {"frechet": ("fid", "fd"), "kernel": ("kid", "kd"), "score": ("inception_score", "score")}
-_FID_TAPS = {"score": "logits_unbiased"}
+# What a metric is called of features that everybody computes so, and of any others.
+# Of an image of which only the features' shape is wanted.
+_ANY_SIZE = 64
+_PUBLISHED_NAMES = {"fd": "fid", "kd": "kid"}
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureId:
-    """Where features come from.
+    """Where features come from. Two sets of features have a distance only if all of it is the same.
 
     Attributes:
-      network: "inception".
-      tap: the layer, for Inception one of `TAPS`.
-      resize: how images were brought to the network's size, for Inception one of `FLAVOURS`.
+      network: "inception", "clip", "emojicnn_v1".
+      tap: the layer, for Inception one of `TAPS`; "" where a network has one.
+      resize: how images were brought to the network's size, for Inception one of `FLAVOURS`, for CLIP a hash of its
+        settings; "" where there is one way.
       weights_sha256: hex, of the file that the weights were read from.
     """
 
@@ -39,62 +36,65 @@ class FeatureId:
     resize: str
     weights_sha256: str
 
-    def metric_name(self, metric: str) -> str:
-        """What a metric of these features is called.
 
-        "fid_tf_legacy", "kid_clean", "inception_score_pytorch" where network, weights and layer are those of published
-        numbers, and otherwise a name that nobody takes for that: "fd_inception_1b2c3d4e_2048_tf_legacy".
+@dataclasses.dataclass(frozen=True)
+class FeatureName:
+    """What metrics of features are called.
 
-        Args:
-          metric: "frechet", "kernel", "score", or the name of one without a published form ("precision").
-        """
-        published, other = _NAMES.get(metric, (metric, metric))
-        tap = _FID_TAPS.get(metric, "2048")
-        if self.network == "inception" and self.tap == tap and is_published(self.weights_sha256):
-            return f"{published}_{self.resize}"
-        return f"{other}_{self.network}_{self.weights_sha256[:8]}_{self.tap}_{self.resize}"
+    Attributes:
+      suffix: what tells these features from others, such as "inception_1b2c3d4e".
+      published: "" or, where metrics of these features are published numbers' own, what tells these from each other,
+        such as "tf_legacy".
+    """
+
+    suffix: str
+    published: str = ""
+
+    def metric(self, name: str) -> str:
+        """ "fid_tf_legacy" for "fd" where that is published, "fd_inception_1b2c3d4e" where it isn't."""
+        if self.published:
+            return f"{_PUBLISHED_NAMES.get(name, name)}_{self.published}"
+        return f"{name}_{self.suffix}"
 
 
-class InceptionFeatures:
-    """Runs FID's Inception network on all local devices."""
+class FeatureExtractor:
+    """Runs a network on all local devices.
+
+    Attributes:
+      ids: tap -> `FeatureId`.
+      name: `FeatureName` of the tap that distances are measured in.
+      batch_size: of all local devices together.
+    """
 
     def __init__(
         self,
-        weights: InceptionWeights,
+        apply: Callable[[Params, jax.Array], dict[str, jax.Array]],
+        params: Params,
+        ids: Mapping[str, FeatureId],
         *,
-        resize: str = "tf_legacy",
-        taps: Sequence[str] = ("2048",),
+        name: FeatureName,
         batch_size: int = 64,
     ):
         """Puts the parameters on the devices.
 
         Args:
-          resize: one of `FLAVOURS`.
-          taps: of `TAPS`, those that `__call__` yields.
+          apply: (params, uint8 [B,H,W,3]) -> tap -> float32 [B,width], an image's features by itself alone.
+          ids: of what `apply` returns.
           batch_size: of all local devices together, and rounded up to a multiple of their number.
-
-        Raises:
-          InputError: an unknown flavour or tap.
         """
-        flavour = lookup(FLAVOURS, resize, what="way to resize")
-        self.ids = {}
-        for tap in taps:
-            lookup(TAPS, tap, what="Inception layer")
-            self.ids[tap] = FeatureId("inception", tap, resize, weights.sha256)
         devices = jax.local_devices()
+        self.ids, self.name, self._network = ids, name, apply
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         mesh = Mesh(np.asarray(devices), ("images",))
         everywhere, divided = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("images")))
         self._sharding = divided
-        self._params = jax.device_put(weights.params, everywhere)
-
-        def apply(params: Params, images: jax.Array) -> dict[str, jax.Array]:
-            x = prepare(images, flavour=flavour, size=IMAGE_SIZE)
-            found: Any = Inception().apply({"params": params}, x)
-            # The compiler leaves out what isn't asked for.
-            return {tap: found[tap] for tap in taps}
-
+        self._params = jax.device_put(params, everywhere)
         self._apply = jax.jit(apply, in_shardings=(everywhere, divided), out_shardings=divided)
+
+    def width(self, tap: str) -> int:
+        """D of a tap, without computing anything."""
+        image = jax.ShapeDtypeStruct((1, _ANY_SIZE, _ANY_SIZE, 3), np.uint8)
+        return jax.eval_shape(self._network, self._params, image)[tap].shape[1]
 
     def __call__(self, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Yields the features of a batch of images after the other: tap -> float32 [n,width].

@@ -11,10 +11,12 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from imagen_jax.data.preprocess import full_image
 from imagen_jax.data.records import BadRecord, decode_image
 from imagen_jax.data.sources.base import fingerprint
 from imagen_jax.data.sources.folder import EXTENSIONS
 from imagen_jax.errors import InputError
+from imagen_jax.sampling.images import to_uint8
 
 # More than this, and the distance is not one of the images that were meant.
 MAX_BAD_FRACTION = 0.01
@@ -24,7 +26,7 @@ _AHEAD = 64
 
 
 class ImageFolder:
-    """PNG, JPEG and WebP images below a folder, in the order of their names, all of one size.
+    """PNG, JPEG and WebP images below a folder, in the order of their names, of one size or cropped and resized to one.
 
     Attributes:
       fingerprint: hex of a sha256 over the files' contents in this order; their names don't count.
@@ -32,8 +34,12 @@ class ImageFolder:
       size: (height, width) of all.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, *, crop_to: int | None = None):
         """Reads and decodes every image once, so that what is wrong is found before anything is computed.
+
+        Args:
+          crop_to: pixels to which the largest square of each is resized by area, as training sees images; None: they
+            are of one size, and taken as they are.
 
         Raises:
           InputError: no such folder, no images in it, more than 1% of them bad, or images of several sizes.
@@ -50,18 +56,27 @@ class ImageFolder:
         self.bad = [(str(path), found) for path, found in zip(files, results, strict=True) if isinstance(found, str)]
         _report(root, self.bad, num_files=len(files))
         good = [(path, *found) for path, found in zip(files, results, strict=True) if not isinstance(found, str)]
-        self.size = _one_size({path: size for path, _, size in good})
-        self.fingerprint = fingerprint([], [digest for _, digest, _ in good])
+        self._crop_to = crop_to
+        self.size = (crop_to, crop_to) if crop_to else _one_size({path: size for path, _, size in good})
+        self.fingerprint = fingerprint([f"crop_to={crop_to}"] if crop_to else [], [digest for _, digest, _ in good])
         self._files = [path for path, _, _ in good]
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields uint8 [H,W,3] RGB, 0..255. Raises InputError if a file has been removed or broken meanwhile."""
+    def read(self, rows: range) -> Iterator[np.ndarray]:
+        """See `ImageSet.read`. Raises InputError if a file has been removed or broken meanwhile."""
+        files = self._files[rows.start : rows.stop]
         with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(self._files), _AHEAD):
-                yield from pool.map(_decode, self._files[start : start + _AHEAD])
+            for start in range(0, len(files), _AHEAD):
+                yield from pool.map(self._decode, files[start : start + _AHEAD])
+
+    def _decode(self, path: Path) -> np.ndarray:
+        try:
+            image = decode_image(path.read_bytes())
+        except (OSError, BadRecord) as error:
+            raise InputError(f"{path} could be read before but not now ({error}); start again") from error
+        return to_uint8(full_image(image, image_size=self._crop_to)) if self._crop_to else image
 
 
 def _inspect(path: Path) -> tuple[str, tuple[int, int]] | str:
@@ -74,13 +89,6 @@ def _inspect(path: Path) -> tuple[str, tuple[int, int]] | str:
     except BadRecord as error:
         return str(error)
     return hashlib.sha256(data).hexdigest(), (height, width)
-
-
-def _decode(path: Path) -> np.ndarray:
-    try:
-        return decode_image(path.read_bytes())
-    except (OSError, BadRecord) as error:
-        raise InputError(f"{path} could be read before but not now ({error}); start again") from error
 
 
 def _report(root: Path, bad: list[tuple[str, str]], *, num_files: int) -> None:
@@ -99,6 +107,6 @@ def _one_size(sizes: dict[Path, tuple[int, int]]) -> tuple[int, int]:
         named = " and ".join(f"{path} ({sizes[path][0]} x {sizes[path][1]})" for path in examples)
         raise InputError(
             f"images of {len(counts)} sizes, such as {named}; expected one size, since the way to it changes every "
-            "distance: crop and resize them first, as the other set was"
+            "distance: crop and resize them first, as the other set was (--crop_to=256 does it to the reference)"
         )
     return counts[0][0]

@@ -1,15 +1,10 @@
-"""Mean and covariance of features from batch to batch and host to host, in float64 on the host."""
+"""Mean and covariance of features from batch to batch, in float64 on the host."""
 
 import dataclasses
 import functools
 from collections.abc import Iterable
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
-
-# What a host receives at a time when hosts exchange their sums.
-_GATHER_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,39 +46,3 @@ def merge(a: Moments, b: Moments) -> Moments:
 def stream_moments(batches: Iterable[np.ndarray]) -> Moments:
     """Of all features of batches [n,D]; n may differ, and there is at least one feature."""
     return functools.reduce(merge, (moments_of(batch) for batch in batches if len(batch)))
-
-
-def merge_over_processes(moments: Moments) -> Moments:
-    """Of the features of all JAX processes together; every process calls it and has the same bits.
-
-    A process without features passes a count of 0 and zeros.
-    """
-    if jax.process_count() == 1:
-        return moments
-    counts = gather_float64(np.array([moments.count], np.float64))[:, 0]
-    means = gather_float64(moments.mean)
-    mean = counts @ means / counts.sum()
-    between = ((means - mean) * counts[:, None]).T @ (means - mean)
-    # In parts: a pod has hundreds of processes, and m2 of 2048 features is 34 MB.
-    rows = max(1, _GATHER_BYTES // (moments.mean.nbytes * len(counts)))
-    parts = [moments.m2[start : start + rows] for start in range(0, len(moments.m2), rows)]
-    within = np.concatenate([gather_float64(part).sum(axis=0) for part in parts])
-    return Moments(int(counts.sum()), mean, within + between)
-
-
-def gather_float64(array: np.ndarray) -> np.ndarray:
-    """float64 [...,D] of each JAX process -> [P,...,D], exactly.
-
-    `process_allgather` alone makes float32 of float64 unless jax_enable_x64 is set.
-    """
-    return from_words(np.asarray(multihost_utils.process_allgather(to_words(array)))).reshape(-1, *array.shape)
-
-
-def to_words(array: np.ndarray) -> np.ndarray:
-    """float64 [...,D] as uint32 [...,2D], bit by bit."""
-    return np.ascontiguousarray(array, np.float64).view(np.uint32)
-
-
-def from_words(words: np.ndarray) -> np.ndarray:
-    """The reverse of `to_words`."""
-    return np.ascontiguousarray(words).view(np.float64)

@@ -1,7 +1,7 @@
 """Statistics of a set of images in a file, so that a reference is computed once; what is not comparable is refused.
 
 An `.npz` with `mu` [D] and `sigma` [D,D], which pytorch-fid and clean-fid read and write too, and besides: `n`, the
-`FeatureId` (`network`, `tap`, `resize`, `weights_sha256`) and `data_fingerprint`.
+`FeatureId` (`network`, `tap`, `resize`, `weights_sha256`), `data_fingerprint`, and `rows`, the features themselves.
 """
 
 import dataclasses
@@ -14,9 +14,11 @@ import numpy as np
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.frechet import frechet_of_gaussians
-from imagen_jax.evaluation.statistics import Moments
+from imagen_jax.evaluation.statistics import stream_moments
 from imagen_jax.files import write_bytes
 
+# Features that are made float64 at a time.
+_BLOCK = 4096
 _ID_KEYS = tuple(field.name for field in dataclasses.fields(FeatureId))
 
 
@@ -27,6 +29,7 @@ class Statistics:
     Attributes:
       count: of images, or None where a file of another program doesn't say.
       data_fingerprint: hex, of the images; "" where it is unknown.
+      rows: the features [N,D] float32, which other metrics than Frechet's need; None where there are only statistics.
     """
 
     mean: np.ndarray
@@ -34,11 +37,13 @@ class Statistics:
     count: int | None
     features: FeatureId
     data_fingerprint: str = ""
+    rows: np.ndarray | None = None
 
 
-def statistics_of(moments: Moments, features: FeatureId, *, data_fingerprint: str = "") -> Statistics:
-    """Of streamed moments."""
-    return Statistics(moments.mean, moments.covariance, moments.count, features, data_fingerprint)
+def statistics_of(rows: np.ndarray, features: FeatureId, *, data_fingerprint: str = "") -> Statistics:
+    """Of features [N,D]."""
+    moments = stream_moments(rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+    return Statistics(moments.mean, moments.covariance, moments.count, features, data_fingerprint, rows)
 
 
 def save_statistics(path: Path, statistics: Statistics) -> None:
@@ -46,6 +51,8 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
     arrays = {"mu": statistics.mean, "sigma": statistics.covariance}
     if statistics.count is not None:
         arrays["n"] = np.asarray(statistics.count)
+    if statistics.rows is not None:
+        arrays["rows"] = statistics.rows
     texts = dataclasses.asdict(statistics.features) | {"data_fingerprint": statistics.data_fingerprint}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays, **{key: np.asarray(text) for key, text in texts.items()})
@@ -67,10 +74,15 @@ def load_statistics(path: Path, *, foreign: FeatureId | None = None) -> Statisti
         # Opened here: np.load doesn't close what it can't read.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = dict(archive)
+            mean, covariance = (np.asarray(found.get(key, np.zeros(())), np.float64) for key in ("mu", "sigma"))
+            count = int(found["n"]) if "n" in found else None
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f'"{path}" is no readable .npz ({error}); expected one with mu and sigma') from error
-    mean, covariance = (found.get(key, np.zeros(())).astype(np.float64) for key in ("mu", "sigma"))
-    if mean.ndim != 1 or covariance.shape != (*mean.shape, *mean.shape) or not np.isfinite(covariance).all():
+    if (
+        mean.ndim != 1
+        or covariance.shape != (*mean.shape, *mean.shape)
+        or not (np.isfinite(mean).all() and np.isfinite(covariance).all())
+    ):
         raise InputError(
             f'"{path}": expected finite mu [D] and sigma [D,D]; it has '
             + (", ".join(f"{key} {list(array.shape)}" for key, array in found.items()) or "nothing")
@@ -82,11 +94,10 @@ def load_statistics(path: Path, *, foreign: FeatureId | None = None) -> Statisti
     else:
         raise InputError(
             f'"{path}" has mu and sigma, but not {", ".join(key for key in _ID_KEYS if key not in found)}, as files of '
-            "pytorch-fid and clean-fid haven't; say which features and which way to resize they are of, or compute the "
-            "statistics again from the images"
+            "pytorch-fid and clean-fid haven't; say how images were resized for it (--resize=pytorch, clean or "
+            "tf_legacy), or give the images"
         )
-    count = int(found["n"]) if "n" in found else None
-    return Statistics(mean, covariance, count, features, str(found.get("data_fingerprint", "")))
+    return Statistics(mean, covariance, count, features, str(found.get("data_fingerprint", "")), found.get("rows"))
 
 
 def frechet_of_statistics(a: Statistics, b: Statistics) -> float:

@@ -1,11 +1,12 @@
 """How far a distance between two sets of features can be trusted: bootstrap intervals, the null distance, caveats."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.base import Measure
 
 
 class Interval(NamedTuple):
@@ -48,6 +49,16 @@ def bootstrap(
     return Interval(value, float(value + low), float(value + high), float(np.std(found)))
 
 
+def mean_interval(
+    values: np.ndarray, *, kind: Literal["alignment", ""], seed: int, num_resamples: int = 1000
+) -> Measure:
+    """The mean of numbers [N] of one sample each, with its bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    means = [float(np.mean(values[rng.integers(len(values), size=len(values))])) for _ in range(num_resamples)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Measure(float(np.mean(values)), kind, float(low), float(high))
+
+
 def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.ndarray, *, seed: int) -> float:
     """`metric` between two random halves of the real features [N,D]: what no generator can be told from.
 
@@ -64,7 +75,7 @@ def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.nd
 
 
 def caveats(*, count_a: int | None, count_b: int | None, dim: int) -> list[str]:
-    """What to say beside a Frechet distance of so many features of `dim` numbers: one sentence each, or none.
+    """What to say beside a distance of so many features: one sentence each, or none.
 
     The distance is computed all the same: the number is right for these features, but of little use.
     """
@@ -77,7 +88,7 @@ def caveats(*, count_a: int | None, count_b: int | None, dim: int) -> list[str]:
             f"{count_a} images against {count_b}: the fewer images, the larger the distance, so that it compares with "
             "distances of the same two numbers only"
         )
-    if counts and min(counts) <= dim:
+    if dim and counts and min(counts) <= dim:
         said.append(
             f"{min(counts)} images are no more than the {dim} numbers of a feature: the covariance is singular, and "
             "the distance is mostly due to their number (the distance between two halves of the real images shows how "

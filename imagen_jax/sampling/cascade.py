@@ -101,6 +101,7 @@ class Cascade:
         prompts: Sequence[str] | Embeddings,
         *,
         seed: int = 0,
+        first_index: int = 0,
         stop_at: int | None = None,
         negative_prompts: str | Sequence[str] | Embeddings | None = None,
         weak: "Cascade | None" = None,
@@ -114,6 +115,7 @@ class Cascade:
         Args:
           prompts: N captions, or their embeddings (`TextEncoder.embed`).
           seed: of all noise.
+          first_index: the k of the first prompt, where a longer list is sampled in parts.
           stop_at: the image size to stop at; default the last stage's.
           negative_prompts: what guidance leads away from, in place of the null text: one for all, or one a prompt.
           weak: autoguidance: a cascade with the same networks and weaker parameters (an earlier checkpoint), which
@@ -149,7 +151,7 @@ class Cascade:
         self._check_against(negative_prompts, weak, settings[: last + 1])
         text, negative = self.embed_both(prompts, negative_prompts)
         base_key = jax.random.key(seed)
-        indices = np.arange(len(prompts))
+        indices = np.arange(first_index, first_index + len(prompts))
         result: dict[int, np.ndarray] = {}
         low_res: np.ndarray | None = None
         for number, (size, stage) in enumerate(self.stages.items()):

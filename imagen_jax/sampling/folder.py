@@ -7,6 +7,7 @@ CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,23 @@ def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any
     return Cascade(
         configs, [partial(_load_params, path) for path in weights], load() if keep_encoder else load, name=str(folder)
     )
+
+
+def cascade_fingerprint(folder: str | Path) -> str:
+    """Hex of a sha256 over the stages' configs and weights: all that a cascade's samples depend on, but for settings.
+
+    Raises:
+      InputError: see `load_cascade`.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256()
+    for name in _read_configs(folder)[0]:
+        with _open(folder / name / _WEIGHTS):
+            pass
+        for path in (folder / name / _CONFIG, folder / name / _WEIGHTS):
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | None = None, **kwargs: Any) -> TextEncoder:

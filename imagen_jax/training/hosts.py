@@ -80,6 +80,11 @@ def gather(text: str) -> list[str]:
     return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
 
 
+def everywhere(here: bool) -> bool:
+    """Whether it is so on all hosts, so that all go the same way. All must call it."""
+    return set(gather(str(here))) == {"True"}
+
+
 def check_equal(values: Mapping[str, Any]) -> None:
     """Checks that all hosts have these values, by name; JSON can hold them.
 

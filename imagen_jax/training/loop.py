@@ -46,8 +46,7 @@ def train(
     log_every: int,
     checkpoint_every: int,
     keep_checkpoints: int,
-    evaluate_every: int,
-    evaluators: Sequence[EvaluateFn],
+    evaluators: Sequence[tuple[int, EvaluateFn]],
     seconds_at_peak: float | None = None,
     check_claim: Callable[[], None] = lambda: None,
     stall_s: float = 0.0,
@@ -55,7 +54,7 @@ def train(
 ) -> tuple[TrainState, bool]:
     """Trains to `num_steps`, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
 
-    On several hosts all call it, with the same arguments but for `batches`. The first writes metrics and evaluates.
+    On several hosts all call it, with the same arguments but for `batches`. The first writes what comes of it.
 
     Args:
       state: a fresh state on the devices; a checkpoint replaces it.
@@ -63,8 +62,9 @@ def train(
       batches: of `data.pipeline.prefetch_to_devices`, where `run` wants them.
       key: the run's PRNG key.
       batch_size: images a step, all devices together.
-      log_every, checkpoint_every, evaluate_every: steps; the last step does all three.
-      evaluators: called with the EMA parameters, on the first host's devices.
+      log_every, checkpoint_every: steps; the last step does both, and all evaluations.
+      evaluators: each with its interval in steps; called with the EMA parameters, on all hosts, after the step's
+        checkpoint: what a kill interrupts is not done again.
       seconds_at_peak: a step's, if the devices did nothing but its operations; for the metric share_of_peak.
       check_claim: `Claim.check`, called before each save.
       stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
@@ -124,8 +124,9 @@ def train(
             # 3. Log. Every checkpoint and evaluation comes after a look at the numbers, so that no bad state is kept.
             stopping = stop.received(step)
             last = step == num_steps or stopping
-            save, evaluate = (last or step % every == 0 for every in (checkpoint_every, evaluate_every))
-            if last or save or evaluate or step % log_every == 0:
+            save = last or step % checkpoint_every == 0
+            due = [evaluator for every, evaluator in evaluators if last or step % every == 0]
+            if last or save or due or step % log_every == 0:
                 for number, metrics in enumerate(pending[-2:], start=step + 1 - len(pending[-2:])):
                     _check_finite(metrics, step=number)
                 values = _mean(pending)
@@ -142,13 +143,12 @@ def train(
             if save:
                 check_claim()
                 checkpointer.save(step, run.whole(state), batches)
-            if evaluate and not stopping and evaluators:
-                watchdog.feed()
+            if due and not stopping:
                 ema_params = hosts.on_this_host(state.ema_params)
-                if writer:
-                    for evaluator in evaluators:
-                        _write(writer, step, evaluator(ema_params, step))
-            if save or evaluate:
+                for evaluator in due:
+                    watchdog.feed()
+                    _write(writer, step, evaluator(ema_params, step))
+            if save or due:
                 clock.pause()
     return state, step >= num_steps
 
@@ -188,12 +188,14 @@ def _log_line(step: int, num_steps: int, values: Mapping[str, float]) -> None:
     )  # fmt: skip
 
 
-def _write(writer: MetricWriter, step: int, results: Iterator[tuple[str, float | np.ndarray]]) -> None:
+def _write(writer: MetricWriter | None, step: int, results: Iterator[tuple[str, float | np.ndarray]]) -> None:
     scalars = {}
+    # On hosts without a writer too, because hosts may wait for each other in them.
     for name, value in results:
-        if isinstance(value, np.ndarray):
-            logging.info("%s: %s", name, writer.image(step, name, value))
-        else:
+        if not isinstance(value, np.ndarray):
             scalars[name] = value
-    if scalars:
+        elif writer:
+            logging.info("%s: %s", name, writer.image(step, name, value))
+    if writer and scalars:
+        logging.info("step %d  %s", step, "  ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
         writer.scalars(step, scalars)

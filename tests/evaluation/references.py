@@ -1,5 +1,6 @@
 """pytorch-fid, torch-fidelity and clean-fid with weights of our own, and torchvision, which the first two import."""
 
+import functools
 import importlib
 import importlib.util
 from pathlib import Path
@@ -13,9 +14,22 @@ import pytest
 def import_references() -> dict[str, ModuleType]:
     """The modules by name; skips the test file where one is missing."""
     torch = pytest.importorskip("torch")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs torchvision", allow_module_level=True)
+    make_torchvision_importable()
+    names = ("pytorch_fid.inception", "pytorch_fid.fid_score", "cleanfid.resize", "cleanfid.fid")
+    names += tuple(f"torch_fidelity.{name}" for name in ("feature_extractor_inceptionv3", "metric_fid", "metric_kid"))
+    names += ("torch_fidelity.metric_isc", "torch_fidelity.metric_prc")
+    return {"torch": torch} | {name: pytest.importorskip(name) for name in names}
+
+
+@functools.cache
+def make_torchvision_importable() -> None:
+    """Where there is torchvision, and torch: PyPI's builds of the two don't fit each other without CUDA."""
+    torch = importlib.import_module("torch")
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
-        pytest.skip("needs torchvision", allow_module_level=True)
+        return
     try:
         torch.ops.load_library(str(Path(found.origin).parent / "_C.so"))
     except OSError:
@@ -24,11 +38,7 @@ def import_references() -> dict[str, ModuleType]:
         operators = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             operators.define(f"{name}() -> ()")
-        import_references.keep = operators  # type: ignore[attr-defined]
-    names = ("pytorch_fid.inception", "pytorch_fid.fid_score", "cleanfid.resize", "cleanfid.fid")
-    names += tuple(f"torch_fidelity.{name}" for name in ("feature_extractor_inceptionv3", "metric_fid", "metric_kid"))
-    names += ("torch_fidelity.metric_isc", "torch_fidelity.metric_prc")
-    return {"torch": torch} | {name: pytest.importorskip(name) for name in names}
+        make_torchvision_importable.keep = operators  # type: ignore[attr-defined]
 
 
 def torch_fidelity(modules: dict[str, ModuleType], weights: Path, taps: list[str]) -> Any:

@@ -4,11 +4,12 @@ import pytest
 from PIL import Image
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.features import FeatureId, InceptionFeatures
+from imagen_jax.evaluation.feature_metrics import features_of
+from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.image_folder import ImageFolder
-from imagen_jax.evaluation.inception_weights import PUBLISHED_SHA256_PREFIX, InceptionWeights, _fold
+from imagen_jax.evaluation.inception.features import inception_features, name_of
+from imagen_jax.evaluation.inception.weights import PUBLISHED_SHA256_PREFIX, InceptionWeights, _fold
 from imagen_jax.evaluation.resize import FLAVOURS, half_pixel_bilinear, pil_bicubic, prepare, tf1_bilinear
-from imagen_jax.evaluation.statistics import stream_moments
 from imagen_jax.evaluation.statistics_file import statistics_of
 from tests.evaluation.torch_files import random_tensors
 
@@ -25,7 +26,7 @@ def weights():
 @pytest.fixture(scope="module")
 def extractor(weights):
     # The first layers alone, which cost a tenth of the network.
-    return InceptionFeatures(weights, taps=("64",), batch_size=5)
+    return inception_features(weights, taps=("64",), batch_size=5)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,9 @@ def test_a_folder_becomes_statistics(extractor, features, tmp_path):
     for number, image in enumerate(IMAGES):
         Image.fromarray(image).save(tmp_path / f"{number:02}.png")
     folder = ImageFolder(tmp_path)
-    moments = stream_moments(batch["64"] for batch in extractor(folder))
-    found = statistics_of(moments, extractor.ids["64"], data_fingerprint=folder.fingerprint)
+    rows = features_of(extractor, folder)["64"]
+    np.testing.assert_array_equal(rows, features)
+    found = statistics_of(rows, extractor.ids["64"], data_fingerprint=folder.fingerprint)
     assert found.count == 11 and found.features.resize == "tf_legacy"
     np.testing.assert_allclose(found.mean, features.mean(0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(features, rowvar=False, dtype=np.float64), atol=1e-9)
@@ -71,23 +73,23 @@ def test_images_of_several_sizes_and_types_are_refused(extractor):
 
 def test_unknown_layers_and_ways_to_resize_list_the_choices(weights):
     with pytest.raises(InputError, match="2048"):
-        InceptionFeatures(weights, taps=("1000",))
+        inception_features(weights, taps=("1000",))
     with pytest.raises(InputError, match="tf_legacy"):
-        InceptionFeatures(weights, resize="bilinear")
+        inception_features(weights, resize="bilinear")
 
 
 def test_only_the_published_network_makes_a_number_called_fid():
-    published = FeatureId("inception", "2048", "tf_legacy", PUBLISHED)
-    assert published.metric_name("frechet") == "fid_tf_legacy"
-    assert published.metric_name("kernel") == "kid_tf_legacy"
-    assert FeatureId("inception", "logits_unbiased", "clean", PUBLISHED).metric_name("score") == "inception_score_clean"
-    for other in (
-        FeatureId("inception", "768", "tf_legacy", PUBLISHED),
-        FeatureId("inception", "2048", "tf_legacy", "1b2c3d4e" * 8),
-        FeatureId("clip", "2048", "tf_legacy", PUBLISHED),
+    published = name_of(FeatureId("inception", "2048", "tf_legacy", PUBLISHED))
+    assert published.metric("fd") == "fid_tf_legacy"
+    assert published.metric("precision") == "precision_tf_legacy"
+    assert name_of(FeatureId("inception", "2048", "clean", PUBLISHED)).metric("kd") == "kid_clean"
+    for features, expected in (
+        (FeatureId("inception", "768", "tf_legacy", PUBLISHED), "inception_6726825d_768"),
+        (FeatureId("inception", "2048", "tf_legacy", "1b2c3d4e" * 8), "inception_1b2c3d4e"),
+        (FeatureId("inception", "2048", "clean", "1b2c3d4e" * 8), "inception_1b2c3d4e_clean"),
     ):
-        assert other.metric_name("frechet").startswith(f"fd_{other.network}_{other.weights_sha256[:8]}_{other.tap}_")
-        assert not other.metric_name("kernel").startswith("kid")
+        assert name_of(features).metric("fd") == f"fd_{expected}"
+        assert name_of(features).metric("kd") == f"kd_{expected}"
 
 
 @pytest.mark.parametrize("weights_of", [tf1_bilinear, half_pixel_bilinear, pil_bicubic])

@@ -10,6 +10,10 @@ from imagen_jax.evaluation.image_folder import ImageFolder
 RNG = np.random.default_rng(0)
 
 
+def read(folder):
+    return list(folder.read(range(len(folder))))
+
+
 def save(path, *, size=(8, 6)):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = RNG.integers(0, 256, (*size, 3)).astype(np.uint8)
@@ -23,7 +27,7 @@ def test_images_come_in_the_order_of_their_names_with_exact_pixels(tmp_path):
     save(tmp_path / "e.jpg")
     (tmp_path / "b.txt").write_text("a caption")
     folder = ImageFolder(tmp_path)
-    images = list(folder)
+    images = read(folder)
     assert len(folder) == len(images) == 6 and folder.size == (8, 6) and folder.bad == []
     for image, name in zip(images, ("a.PNG", "a0.png", "b.png", "c/a.png"), strict=False):
         np.testing.assert_array_equal(image, saved[name])
@@ -53,7 +57,7 @@ def test_one_corrupt_image_in_a_hundred_is_left_out_and_two_are_refused(tmp_path
         save(tmp_path / f"{number:03}.png")
     (tmp_path / "050.png").write_bytes((tmp_path / "050.png").read_bytes()[:60])
     folder = ImageFolder(tmp_path)
-    assert len(list(folder)) == len(folder) == 99
+    assert len(read(folder)) == len(folder) == 99
     assert [reason for _, reason in folder.bad] == ["image corrupt"]
     (tmp_path / "051.png").write_bytes(b"GIF89a")
     with pytest.raises(InputError, match=r"2 of 100 .*050\.png.*more than 1%"):
@@ -72,4 +76,17 @@ def test_an_image_that_disappears_meanwhile_is_an_error(tmp_path):
     folder = ImageFolder(tmp_path)
     (tmp_path / "a.png").unlink()
     with pytest.raises(InputError, match="start again"):
-        list(folder)
+        read(folder)
+
+
+def test_images_of_any_size_can_be_cropped_to_one(tmp_path):
+    wide, tall = save(tmp_path / "a.png", size=(8, 20)), save(tmp_path / "b.png", size=(30, 16))
+    folder = ImageFolder(tmp_path, crop_to=4)
+    found = read(folder)
+    assert folder.size == (4, 4)
+    for image, square in zip(found, (wide[:, 6:14], tall[7:23]), strict=True):
+        side = len(square) // 4
+        expected = square.reshape(4, side, 4, side, 3).mean(axis=(1, 3))
+        np.testing.assert_allclose(image, expected, atol=0.51)
+    assert ImageFolder(tmp_path, crop_to=8).fingerprint != folder.fingerprint
+    np.testing.assert_array_equal(list(folder.read(range(1, 2))), found[1:])

@@ -3,22 +3,28 @@
 The published weights would add nothing: a network that computes the same with any weights does so with those.
 """
 
+import hashlib
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation import inception, inception_weights
-from imagen_jax.evaluation.features import InceptionFeatures
 from imagen_jax.evaluation.frechet import frechet_distance
-from imagen_jax.evaluation.inception import IMAGE_SIZE, TAPS, Inception
+from imagen_jax.evaluation.inception import network as inception
+from imagen_jax.evaluation.inception import weights as inception_weights
+from imagen_jax.evaluation.inception.features import inception_features
+from imagen_jax.evaluation.inception.network import IMAGE_SIZE, TAPS, Inception
+from imagen_jax.evaluation.inception.weights import load_inception
 from imagen_jax.evaluation.inception_score import inception_score
-from imagen_jax.evaluation.inception_weights import load_inception
 from imagen_jax.evaluation.kernel_distance import kernel_distance
 from imagen_jax.evaluation.precision_recall import precision_recall
 from imagen_jax.evaluation.resize import FLAVOURS, Flavour, half_pixel_bilinear, prepare
+from imagen_jax.sampling.images import save_png
 from tests.evaluation import references
 from tests.evaluation.torch_files import random_tensors
+from tests.mains import run
 
 MODULES = references.import_references()
 torch = MODULES["torch"]
@@ -142,7 +148,7 @@ def features(request, weights, weights_file):
     run = make(MODULES, weights_file, taps)
     parts = [run(images[start : start + 5]) for start in range(0, 135, 5)]
     theirs = dict(zip(taps, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-    extractor = InceptionFeatures(weights, resize=request.param, taps=taps, batch_size=48)
+    extractor = inception_features(weights, resize=request.param, taps=taps, batch_size=48)
     batches = list(extractor(images))
     ours = {tap: np.concatenate([batch[tap] for batch in batches]) for tap in taps}
     return request.param, ours, theirs
@@ -155,6 +161,33 @@ def test_metrics_are_theirs(features):
     for name, value in wanted.items():
         print(f"{flavour} {name}: {found[name]:.8g} {value:.8g} {abs(found[name] / value - 1):.1e}")
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("features", ["tf_legacy"], indirect=True)
+def test_the_command_measures_two_folders_with_torch_fidelitys_features(features, weights_file, tmp_path):
+    _, _, theirs = features
+    images = photos(135, 64, seed=1)
+    images[120:] //= 3
+    real, samples = slice(0, 30), slice(105, 135)
+    for name, rows in (("real", real), ("samples", samples)):
+        for number, image in enumerate(images[rows]):
+            save_png(image, tmp_path / name / f"{number:03}.png")
+    folders = (f"--images={tmp_path}/samples", f"--reference={tmp_path}/real", f"--data_dir={tmp_path}/data")
+    chosen = ("--metrics=fid,kid,precision_recall,inception_score", f"--inception_weights={weights_file}")
+    run("evaluate", *folders, *chosen, f"--out={tmp_path}/out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    # Whose own metrics the test above compares with these.
+    pair = theirs["2048"][real], theirs["2048"][samples]
+    precision, recall = precision_recall(*pair)
+    score, deviation = inception_score(theirs["logits_unbiased"][samples], seed=0)
+    suffix = f"inception_{hashlib.sha256(weights_file.read_bytes()).hexdigest()[:8]}"
+    wanted = {"fd": frechet_distance(*pair), "kd": kernel_distance(*pair, seed=0).mean}
+    wanted |= {"precision": precision, "recall": recall}
+    wanted |= {"inception_score": score, f"inception_score_{suffix}_deviation": deviation}
+    found = {name: results[name if suffix in name else f"{name}_{suffix}"] for name in wanted}
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert not any(key.startswith(("fid", "kid")) for key in results)
+    assert results["num_samples"] == 30 and results["num_unreadable"] == 0
 
 
 def our_metrics(ours):

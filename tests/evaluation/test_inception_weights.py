@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation import inception_weights
-from imagen_jax.evaluation.inception_weights import is_published, load_inception, tensor_shapes
+from imagen_jax.evaluation.inception import weights as inception_weights
+from imagen_jax.evaluation.inception.weights import is_published, load_inception, tensor_shapes
 from tests.evaluation.torch_files import TorchWriter, random_tensors
 
 SHAPES = {"a.conv.weight": (2, 3, 1, 1), "a.bn.bias": (2,), "fc.bias": (5,)}

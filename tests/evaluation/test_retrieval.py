@@ -1,7 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation.retrieval import accuracy, nearest
+from imagen_jax.evaluation.base import Samples
+from imagen_jax.evaluation.image_sets import ArrayImages
+from imagen_jax.evaluation.memorisation import Memorisation
+from imagen_jax.evaluation.retrieval import NameAlignment, margin, squared_distances
 
 
 def even(*values):
@@ -9,32 +14,22 @@ def even(*values):
     return np.stack([np.full((2, 2, 3), value, np.uint8) for value in values])
 
 
-REFERENCE = even(0, 100, 255)
+def align(samples, names, reference, reference_names):
+    metric = NameAlignment(reference, reference_names, seed=0)
+    return metric(Samples({2: ArrayImages(samples)}, names=names))
 
 
-def test_the_nearest_image_is_found():
-    # 50 is as far from 0 as from 100: the first is taken.
-    np.testing.assert_array_equal(nearest(even(49, 50, 51, 177, 178, 255, 0), REFERENCE), [0, 0, 1, 1, 2, 2, 0])
-
-
-def test_distances_are_squared_means_over_all_pixels_and_channels():
-    sample = np.zeros((1, 2, 2, 3), np.uint8)
-    one_far, all_near = sample.copy(), sample + np.uint8(30)
-    one_far[0, 0, 0, 0] = 200  # 200^2 > 12 * 30^2, though 200 < 12 * 30
-    np.testing.assert_array_equal(nearest(sample, np.concatenate([one_far, all_near])), [1])
+def test_distances_are_the_definition_exactly():
+    rng = np.random.default_rng(0)
+    samples, reference = (rng.integers(0, 256, (n, 4, 4, 3), np.uint8) for n in (20, 30))
+    expected = np.square(samples[:, None].astype(int) - reference[None].astype(int)).sum(axis=(2, 3, 4))
+    np.testing.assert_array_equal(squared_distances(samples, reference), expected)
 
 
 def test_distances_are_exact_on_large_bright_images():
     reference = np.full((2, 64, 64, 3), 255, np.uint8)
     reference[0, 0, 0, 0] = 254
-    np.testing.assert_array_equal(nearest(reference[::-1], reference), [1, 0])
-
-
-def test_agrees_with_the_definition():
-    rng = np.random.default_rng(0)
-    samples, reference = (rng.integers(0, 256, (n, 4, 4, 3), np.uint8) for n in (20, 30))
-    distances = np.square(samples[:, None].astype(float) - reference[None].astype(float)).mean(axis=(2, 3, 4))
-    np.testing.assert_array_equal(nearest(samples, reference), distances.argmin(axis=1))
+    np.testing.assert_array_equal(squared_distances(reference, reference), [[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -43,10 +38,39 @@ def test_agrees_with_the_definition():
 )
 def test_accuracy_is_the_share_of_names_found(names, expected):
     # Two references may bear one name: any of them counts.
-    reference = even(0, 100, 20, 255)
-    assert accuracy(even(1, 99, 21, 250), names, reference, ["a", "b", "a", "c"]) == expected
+    found = align(even(1, 99, 21, 250), names, even(0, 100, 20, 255), ["a", "b", "a", "c"])
+    assert found["name_accuracy"].value == expected
+    assert found["name_accuracy"].kind == found["name_margin"].kind == "alignment"
 
 
-def test_a_name_for_each_sample_is_required():
-    with pytest.raises(ValueError, match="zip"):
-        accuracy(even(0, 1), ["a"], REFERENCE, ["a", "b", "c"])
+def test_the_margin_tells_right_samples_apart():
+    reference, names = even(0, 100), ["a", "b"]
+    margins = [align(even(value), ["a"], reference, names)["name_margin"].value for value in (0, 25, 49, 50, 75, 100)]
+    assert margins == pytest.approx([1.0, 2 / 3, 1 - 49 / 51, 0.0, -2 / 3, -1.0])
+    assert margin(np.inf, 3.0) == -1.0 and margin(3.0, np.inf) == 1.0 and margin(0.0, 0.0) == 0.0
+
+
+def test_a_name_that_no_reference_has_is_not_found():
+    found = align(even(0, 1), ["a", "x"], even(0, 100), ["a", "b"])
+    assert found["name_accuracy"].value == 0.5
+    assert found["name_margin"].value == 0.0
+
+
+def test_an_interval_holds_the_share():
+    found: Any = align(even(*[0] * 60, *[100] * 40), ["a"] * 100, even(0, 100), ["a", "b"])["name_accuracy"]
+    assert 0.45 < found.low < found.value == 0.6 < found.high < 0.75
+
+
+def test_a_sample_is_a_copy_when_the_second_nearest_is_three_times_as_far():
+    def share(value, *training):
+        return Memorisation(even(*training))(Samples({2: ArrayImages(even(value))}))["memorised_share"].value
+
+    assert [share(value, 0, 100) for value in (0, 25, 26, 50, 75)] == [1, 1, 0, 0, 1]
+    # An image that is there twice is no neighbour of itself.
+    assert share(0, 0, 0, 100) == 1 and share(40, 0, 0, 100) == 0
+    assert share(99, 0) == 1
+
+
+def test_distances_to_the_training_images_are_shares_of_the_range():
+    found = Memorisation(even(0, 100))(Samples({2: ArrayImages(even(51, 100, 200))}))
+    assert found["nearest_training_rms"].value == pytest.approx((49 + 0 + 100) / 3 / 255)

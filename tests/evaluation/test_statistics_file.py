@@ -6,7 +6,6 @@ import pytest
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.frechet import frechet_distance
-from imagen_jax.evaluation.statistics import moments_of
 from imagen_jax.evaluation.statistics_file import (
     frechet_of_statistics,
     load_statistics,
@@ -19,7 +18,7 @@ A, B = (np.random.default_rng(seed).normal(size=(20 + seed, 6)) for seed in (0, 
 
 
 def statistics(x, features=FEATURES):
-    return statistics_of(moments_of(x), features, data_fingerprint="ab12")
+    return statistics_of(x, features, data_fingerprint="ab12")
 
 
 def test_statistics_come_back_bit_by_bit(tmp_path):
@@ -40,7 +39,7 @@ def test_files_have_what_pytorch_fid_and_clean_fid_read(tmp_path):
 def test_their_files_want_to_be_told_what_they_are_of(tmp_path):
     path = tmp_path / "theirs.npz"
     np.savez(path, mu=A.mean(0), sigma=np.cov(A, rowvar=False))
-    with pytest.raises(InputError, match="say which features"):
+    with pytest.raises(InputError, match="say how images were resized"):
         load_statistics(path)
     theirs = load_statistics(path, foreign=FEATURES)
     assert theirs.count is None

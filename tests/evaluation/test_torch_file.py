@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.torch_file import read_torch_file
+from imagen_jax.evaluation.inception.torch_file import read_torch_file
 from tests.evaluation.torch_files import TorchWriter
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imagen_jax.evaluation.inception_weights import tensor_shapes
+from imagen_jax.evaluation.inception.weights import tensor_shapes
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 

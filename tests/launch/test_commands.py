@@ -66,14 +66,14 @@ MISTAKES = {
     "local without a main": (
         "local",
         ("--processes=2",),
-        "after a bare -- comes the main and its flags; one of evaluate, export, plan, precompute_text, sample, "
-        "train, untrained_encoder",
+        "after a bare -- comes the main and its flags; one of compare, evaluate, export, plan, precompute_text, "
+        "sample, train, untrained_encoder",
     ),
     "local with an unknown main": (
         "local",
         ("--", "trian"),
-        'unknown main "trian"; choose from: evaluate, export, plan, precompute_text, sample, train, untrained_encoder. '
-        'Did you mean "train"?',
+        'unknown main "trian"; choose from: compare, evaluate, export, plan, precompute_text, sample, train, '
+        'untrained_encoder. Did you mean "train"?',
     ),
 }
 

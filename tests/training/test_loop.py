@@ -43,8 +43,7 @@ def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: A
         log_every=2,
         checkpoint_every=2,
         keep_checkpoints=9,
-        evaluate_every=3,
-        evaluators=evaluators,
+        evaluators=[(3, evaluator) for evaluator in evaluators or [lambda *_: iter(())]],
         **more,
     )
 
@@ -116,7 +115,7 @@ def test_images_that_are_not_scaled_are_refused(tmp_path):
     with pytest.raises(AssertionError, match=r"must lie in \[-1, 1\]"):
         train(
             tiny.state(), on_one_device(lambda *_: pytest.fail("no step")), batches, jax.random.key(0),
-            workdir=tmp_path, evaluate_every=1, evaluators=[], **settings,
+            workdir=tmp_path, evaluators=[], **settings,
         )  # fmt: skip
 
 

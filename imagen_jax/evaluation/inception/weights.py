@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.inception import IMAGE_SIZE, Inception
-from imagen_jax.evaluation.torch_file import read_torch_file
+from imagen_jax.evaluation.inception.network import IMAGE_SIZE, Inception
+from imagen_jax.evaluation.inception.torch_file import read_torch_file
 from imagen_jax.types import Params
 
 # "pt_inception-2015-12-05-6726825d.pth", by pytorch-fid. Like torch.hub it puts the first 8 digits of the file's

@@ -1,0 +1,105 @@
+"""Captions to CLIP's token ids: `tokenizer.json`, or the `vocab.json` and `merges.txt` that it is made of.
+
+A byte-level BPE that folds case (Radford et al., arXiv 2103.00020), as transformers' CLIPTokenizer reads text: spaces
+are squeezed, and nothing is unescaped or mended first, which OpenAI's own code does with HTML and broken Unicode.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from imagen_jax.errors import InputError
+from imagen_jax.text.tokenizer import check_captions
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+_JSON, _VOCAB, _MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+# A word is a run of letters, one digit, or a run of other signs; and English endings are words.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class ClipTokenizer:
+    """A CLIP's tokenizer, with a fixed length and a warning that counts what was cut.
+
+    The names of the two special tokens in a caption are read as those tokens.
+
+    Attributes:
+      max_length: L.
+      vocab_size: number of ids.
+      end_id: of the end of sentence, which also fills rows up.
+    """
+
+    def __init__(self, folder: Path, max_length: int):
+        """Reads the tokenizer.
+
+        Args:
+          folder: holds tokenizer.json, or vocab.json and merges.txt.
+          max_length: L, of a row of ids.
+
+        Raises:
+          InputError: the folder has no readable tokenizer, or one without CLIP's special tokens.
+        """
+        if (folder / _JSON).is_file():
+            path, read = folder / _JSON, _read_json
+        elif (folder / _VOCAB).is_file() and (folder / _MERGES).is_file():
+            path, read = folder / _VOCAB, _read_parts
+        else:
+            raise InputError(f'"{folder}" has no tokenizer: expected {_JSON}, or {_VOCAB} and {_MERGES}')
+        try:
+            self._tokenizer = read(path)
+        except Exception as error:  # the library's are of no narrower class
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f'"{path}" is no readable tokenizer ({reason}); fetch it again') from error
+        start_id, end_id = (self._tokenizer.token_to_id(token) for token in (START, END))
+        if start_id is None or end_id is None:
+            raise InputError(f'"{path}" has no {START} or {END}; expected the tokenizer of a CLIP')
+        self._start_id, self.end_id, self.max_length = start_id, end_id, max_length
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+
+    def __call__(self, captions: Sequence[str]) -> np.ndarray:
+        """Tokenizes; warns with the number of captions that were cut.
+
+        Returns:
+          [N,L] int32; each row is the start, tokens, the end, and the end again to its length.
+
+        Raises:
+          InputError: no captions, something that isn't a string, or a string that is not valid Unicode.
+        """
+        check_captions(captions)
+        rows = [found.ids for found in self._tokenizer.encode_batch(list(captions), add_special_tokens=False)]
+        ids = np.full((len(rows), self.max_length), self.end_id, np.int32)
+        for i, row in enumerate(rows):
+            row = [self._start_id, *row[: self.max_length - 2]]
+            ids[i, : len(row)] = row
+        if num_cut := sum(len(row) > self.max_length - 2 for row in rows):
+            logging.warning(
+                "%d of %d captions are longer than %d tokens and were cut", num_cut, len(rows), self.max_length
+            )
+        return ids
+
+
+def _read_json(path: Path) -> Any:
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read_parts(path: Path) -> Any:
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    merges = str(path.with_name(_MERGES))
+    model = models.BPE.from_file(str(path), merges, unk_token=END, end_of_word_suffix="</w>")
+    tokenizer = tokenizers.Tokenizer(model)
+    words = pre_tokenizers.Split(tokenizers.Regex(_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.add_special_tokens([START, END])
+    return tokenizer

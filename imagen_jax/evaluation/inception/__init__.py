@@ -1,0 +1,1 @@
+"""FID's network, and the files that hold its weights."""

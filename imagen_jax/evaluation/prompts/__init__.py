@@ -1,0 +1,1 @@
+"""What to sample: lists of prompts, and the protocols of published numbers."""

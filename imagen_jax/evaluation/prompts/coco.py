@@ -1,0 +1,112 @@
+"""COCO's captions as prompts, and its images as reference, from the user's `captions_val2014.json`.
+
+The file is {"images": [{"id", "file_name", ...}], "annotations": [{"id", "image_id", "caption"}], ...}. What is drawn
+doesn't depend on its order.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imagen_jax.errors import InputError
+from imagen_jax.evaluation.prompts.prompt_lists import PromptList
+from imagen_jax.files import read_json
+
+READINGS = ("captions", "images")
+_EXPECTED = 'COCO\'s captions, such as captions_val2014.json, an object with "images" and "annotations"'
+
+
+class _Caption(NamedTuple):
+    id: int
+    image_id: int
+    text: str
+
+
+def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int) -> PromptList:
+    """Draws captions without replacement; with one seed, fewer of them are the first of more.
+
+    The paper's 30k random captions of the validation set (Imagen, arXiv 2205.11487) can be read in two ways, and the
+    distances of the two differ: see `reading`.
+
+    Args:
+      reading: "captions" draws from all captions, so that an image may be drawn more than once; "images" draws
+        images, and one caption of each.
+      count: of prompts.
+
+    Raises:
+      InputError: no such file, not JSON, not COCO's, an empty caption, an unknown reading, or fewer captions or images
+        with captions than `count`.
+    """
+    if reading not in READINGS:
+        raise InputError(f'unknown reading "{reading}" of COCO; choose from: {", ".join(READINGS)}')
+    _, captions = _load(annotations)
+    of_image: dict[int, list[_Caption]] = {}
+    for caption in captions:
+        of_image.setdefault(caption.image_id, []).append(caption)
+    of_each = [of_image[image_id] for image_id in sorted(of_image)]
+    there = len(captions) if reading == "captions" else len(of_each)
+    if not 0 < count <= there:
+        raise InputError(f'{count} {reading} asked of "{annotations}", which has {there}; expected 1 to {there}')
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(there)[:count]
+    if reading == "captions":
+        drawn = [captions[index] for index in chosen]
+    else:
+        which = rng.random(there)
+        drawn = [of_each[index][int(which[index] * len(of_each[index]))] for index in chosen]
+    return PromptList(
+        f"coco{f'{count // 1000}k' if count % 1000 == 0 else count}-{reading}",
+        prompts=tuple(caption.text for caption in drawn),
+        categories=("",) * count,
+        ids=tuple(str(caption.id) for caption in drawn),
+    )
+
+
+def coco_image_files(annotations: Path) -> list[str]:
+    """File names of all images, sorted by id: the reference that distances are computed to (40,504 of val2014).
+
+    Raises:
+      InputError: no such file, not JSON, or not COCO's.
+    """
+    return _load(annotations)[0]
+
+
+def _load(path: Path) -> tuple[list[str], list[_Caption]]:
+    """File names and captions, each sorted by id."""
+    content = read_json(path, expected=_EXPECTED)
+    files = {
+        _field(image, "id", int, path, "images", index): _field(image, "file_name", str, path, "images", index)
+        for index, image in enumerate(_list(content, "images", path))
+    }
+    captions = []
+    for index, entry in enumerate(_list(content, "annotations", path)):
+        text = " ".join(_field(entry, "caption", str, path, "annotations", index).split())
+        key, image_id = (_field(entry, name, int, path, "annotations", index) for name in ("id", "image_id"))
+        caption = _Caption(key, image_id, text)
+        if not text:
+            raise InputError(f'"{path}": caption {caption.id} is empty; remove it, or download the file again')
+        if caption.image_id not in files:
+            raise InputError(
+                f'"{path}": caption {caption.id} is of image {caption.image_id}, which isn\'t among "images"'
+            )
+        captions.append(caption)
+    twice = [key for key, times in Counter(caption.id for caption in captions).items() if times > 1]
+    if twice:
+        raise InputError(f'"{path}": caption {twice[0]} is there twice; download the file again')
+    return [files[key] for key in sorted(files)], sorted(captions)
+
+
+def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
+    found = content.get(key)
+    if not isinstance(found, list) or not found:
+        raise InputError(f'"{path}" has no list "{key}" with anything in it; expected {_EXPECTED}')
+    return found
+
+
+def _field(entry: Any, key: str, kind: type, path: Path, what: str, index: int) -> Any:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind):
+        raise InputError(f'"{path}": {what}[{index}] has no "{key}" that can be used; expected {_EXPECTED}')
+    return value

@@ -1,0 +1,72 @@
+"""Metrics of samples of a stage in training."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from imagen_jax.evaluation.base import Metric, Samples, measure
+from imagen_jax.evaluation.gather import check_enough, gather_rows, own_rows
+from imagen_jax.evaluation.image_sets import ArrayImages
+from imagen_jax.sampling.batches import sample_all
+from imagen_jax.sampling.images import to_uint8
+from imagen_jax.sampling.placement import make_mesh, replicate
+from imagen_jax.sampling.stage import Stage
+from imagen_jax.text.embeddings import Embeddings
+from imagen_jax.types import Params
+
+
+class SampleMetrics:
+    """Yields "eval_NAME" of each measure, and of its bounds, of the same prompts with the same noise each time."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        metrics: Sequence[Metric],
+        *,
+        text: Embeddings,
+        names: Sequence[str],
+        low_res: np.ndarray | None = None,
+        batch_size: int,
+        seed: int = 0,
+    ):
+        """On several hosts each samples a part.
+
+        Args:
+          text: of N prompts, and what they name, if that is known.
+          low_res: [N,h,w,3] float32 in [-1, 1], for a super-resolution stage.
+          batch_size: images at a time, all devices of a host together.
+
+        Raises:
+          InputError: fewer prompts than hosts.
+        """
+        check_enough(len(text))
+        self._stage, self._metrics, self._text, self._names = stage, metrics, text, names
+        self._low_res, self._batch_size = low_res, batch_size
+        key = jax.random.key(seed)
+        self._keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(np.arange(len(text)))
+        self._mesh = make_mesh()
+
+    def run(self, params: Params, step: int) -> Iterator[tuple[str, float]]:
+        """See `Evaluator.run`."""
+        rows = own_rows(len(self._text))
+        own = slice(rows.start, rows.stop)
+        samples = sample_all(
+            self._stage,
+            replicate(params, self._mesh),
+            self._text.take(rows),
+            keys=self._keys[own],
+            low_res=None if self._low_res is None else self._low_res[own],
+            settings=self._stage.settings,
+            negative=None,
+            weak_params=None,
+            batch_size=self._batch_size,
+            mesh=self._mesh,
+        )
+        pixels = to_uint8(samples)
+        everyones = gather_rows(pixels.reshape(len(pixels), -1)).reshape(-1, *pixels.shape[1:])
+        images = {self._stage.image_size: ArrayImages(everyones)}
+        if self._low_res is not None:
+            images = {self._low_res.shape[1]: ArrayImages(to_uint8(self._low_res)), **images}
+        for name, value in measure(self._metrics, Samples(images, self._text.captions, self._names)).items():
+            yield from ((f"eval_{key}", number) for key, number in value.flat(name).items())

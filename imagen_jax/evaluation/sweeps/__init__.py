@@ -1,0 +1,1 @@
+"""Samples over settings: the points, their folders, the table and the curve."""

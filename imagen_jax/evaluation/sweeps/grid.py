@@ -1,0 +1,91 @@
+"""The points of a sweep: every combination of the values given for sampling settings."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from imagen_jax.errors import InputError
+from imagen_jax.sampling.settings import SamplingSettings
+
+# What one value, where it isn't one a stage, is for; of the other settings for all stages.
+_BASE_ONLY, _SUPER_RESOLUTION_ONLY = ("guidance",), ("aug_level",)
+_FIELDS = {"guidance": "guidance_weight", "steps": "num_steps"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One way to sample.
+
+    Attributes:
+      name: of its folder, such as "guidance=1.35,steps=32".
+      label: of its dot in a plot: its values.
+      values: setting -> what was given for it: one value, or a list with one a stage.
+      overrides: setting -> one value a stage, of `Cascade.sample`.
+    """
+
+    name: str
+    label: str
+    values: Mapping[str, Any]
+    overrides: Mapping[str, list[Any]]
+
+
+def make_points(
+    given: Mapping[str, Sequence[str]],
+    parse: Mapping[str, Callable[[str], Any]],
+    own: Sequence[SamplingSettings],
+) -> list[Point]:
+    """The points, the last setting's values changing fastest.
+
+    Args:
+      given: setting -> its values as typed, "3" or, one a stage, "3/1/1". Without any there is one point, "default".
+      parse: setting -> how a value is parsed.
+      own: the stages' own settings, where a value isn't for all.
+
+    Raises:
+      InputError: a value can't be parsed, is there twice, or isn't one for each stage.
+    """
+    choices = []
+    for name, texts in given.items():
+        if len(set(texts)) < len(texts) or not texts:
+            raise InputError(f"--{name}={','.join(texts)}: expected values that are all different")
+        choices.append([(name, text, _parse(name, text, parse[name], len(own))) for text in texts])
+    points = []
+    for chosen in itertools.product(*choices):
+        parts = {name: text.replace("/", "_") for name, text, _ in chosen}
+        varied = [parts[name] for name in parts if len(given[name]) > 1]
+        points.append(
+            Point(
+                name=",".join(f"{name}={text}" for name, text in parts.items()) or "default",
+                label=", ".join(varied or parts.values()) or "default",
+                values={name: values if len(values) > 1 else values[0] for name, _, values in chosen},
+                overrides={name: _one_each(name, values, own) for name, _, values in chosen},
+            )
+        )
+    return points
+
+
+def _parse(name: str, text: str, parse: Callable[[str], Any], num_stages: int) -> list[Any]:
+    try:
+        values = [parse(part) for part in text.split("/")]
+    except ValueError:
+        raise InputError(
+            f'--{name}: "{text}" can\'t be read; expected values separated by commas, each one value, or one a stage '
+            "separated by slashes (3,5 or 3/1/1,5/1/1)"
+        ) from None
+    if len(values) not in (1, num_stages):
+        raise InputError(
+            f'--{name}: "{text}" has {len(values)} values; expected one, or one for each of {num_stages} stages'
+        )
+    return values
+
+
+def _one_each(name: str, values: list[Any], own: Sequence[SamplingSettings]) -> list[Any]:
+    stages = [getattr(settings, _FIELDS.get(name, name)) for settings in own]
+    if len(values) == len(own):
+        return values
+    if name in _BASE_ONLY:
+        return [*values, *stages[1:]]
+    if name in _SUPER_RESOLUTION_ONLY:
+        return [stages[0], *values * (len(own) - 1)]
+    return values * len(own)

@@ -1,0 +1,122 @@
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagen_jax.errors import InputError
+from imagen_jax.evaluation.base import Samples
+from imagen_jax.evaluation.feature_metrics import FeatureMetrics, features_of
+from imagen_jax.evaluation.features import FeatureExtractor, FeatureId, FeatureName
+from imagen_jax.evaluation.frechet import frechet_distance
+from imagen_jax.evaluation.image_sets import ArrayImages
+from imagen_jax.evaluation.kernel_distance import kernel_distance
+from imagen_jax.evaluation.reference import Reference
+from imagen_jax.evaluation.statistics_file import save_statistics
+
+RNG = np.random.default_rng(0)
+# More images than numbers, so that covariances have full rank.
+REAL, FAKE = (RNG.integers(low, 256, (40, 2, 2, 3)).astype(np.uint8) for low in (0, 60))
+
+
+def apply(params, images):
+    x = jnp.asarray(images, jnp.float32)[:, :2, :2].reshape(len(images), -1)
+    return {"pixels": x @ params["kernel"], "logits_unbiased": x[:, :5] / 64.0}
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    kernel = np.eye(12, 4, dtype=np.float32) / 255
+    ids = {tap: FeatureId("toy", tap, "", "12345678" * 8) for tap in ("pixels", "logits_unbiased")}
+    return FeatureExtractor(apply, {"kernel": kernel}, ids, name=FeatureName("toy"), batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def features(extractor):
+    return [features_of(extractor, ArrayImages(images))["pixels"] for images in (REAL, FAKE)]
+
+
+@pytest.fixture
+def reference(tmp_path):
+    return Reference(ArrayImages(REAL), cache=tmp_path / "cache")
+
+
+SAMPLES = Samples({2: ArrayImages(FAKE)})
+
+
+def test_distances_have_the_networks_name_an_interval_and_the_null(extractor, features, reference):
+    metric = FeatureMetrics(extractor, reference.features(extractor), ["fd", "kd", "mmd"])
+    found = metric(SAMPLES)
+    assert list(found) == ["fd_toy", "kd_toy", "mmd_toy"]
+    assert found["fd_toy"].value == pytest.approx(frechet_distance(*features), rel=1e-9)
+    interval: Any = found["fd_toy"]
+    assert interval.low < interval.value < interval.high
+    assert found["kd_toy"].value == kernel_distance(*features, seed=0).mean
+    for measure in found.values():
+        assert measure.kind == "distance"
+        assert measure.null is not None and abs(measure.null) < measure.value
+
+
+def test_scores_need_no_distance(extractor, reference):
+    (score,) = FeatureMetrics(extractor, None, ["inception_score"])(SAMPLES).values()
+    assert 1.0 <= score.value <= 5.0 and score.deviation
+    metric = FeatureMetrics(extractor, reference.features(extractor), ["precision_recall"])
+    found = {name: measure.value for name, measure in metric(SAMPLES).items()}
+    assert set(found) == {"precision_toy", "recall_toy"}
+    same = FeatureMetrics(extractor, reference.features(extractor), ["precision_recall"])
+    assert {measure.value for measure in same(Samples({2: ArrayImages(REAL)})).values()} == {1.0}
+
+
+def test_resamples_are_as_many_as_asked_for(extractor, reference):
+    real = reference.features(extractor)
+    none = FeatureMetrics(extractor, real, ["fd"], num_resamples=0)(SAMPLES)["fd_toy"]
+    some = FeatureMetrics(extractor, real, ["fd"], num_resamples=5)(SAMPLES)["fd_toy"]
+    assert none.low is None and some.low is not None
+    assert none.value == some.value
+
+
+def test_statistics_alone_give_the_frechet_distance_and_nothing_else(extractor, features, reference, tmp_path):
+    real = reference.features(extractor)
+    save_statistics(tmp_path / "real.npz", dataclasses.replace(real, rows=None))
+    file = Reference(tmp_path / "real.npz")
+    found = FeatureMetrics(extractor, file.features(extractor), ["fd"])(SAMPLES)["fd_toy"]
+    assert found.value == pytest.approx(frechet_distance(*features), rel=1e-9)
+    assert found.null is None and found.low is None
+    with pytest.raises(InputError, match="kd needs the reference's features"):
+        FeatureMetrics(extractor, file.features(extractor), ["kd"])
+
+
+def test_what_has_no_distance_is_refused(extractor, reference, tmp_path):
+    real = reference.features(extractor)
+    other = dataclasses.replace(real, features=dataclasses.replace(real.features, weights_sha256="ff" * 32))
+    with pytest.raises(InputError, match="different features"):
+        FeatureMetrics(extractor, other, ["fd"])
+    with pytest.raises(InputError, match="fd needs real images"):
+        FeatureMetrics(extractor, None, ["fd"])
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(7), sigma=np.eye(7))
+    theirs = Reference(tmp_path / "theirs.npz")
+    with pytest.raises(InputError, match="say how images were resized"):
+        theirs.features(extractor)
+    with pytest.raises(InputError, match="have 7 numbers, the samples' 4"):
+        FeatureMetrics(extractor, theirs.features(extractor, said=True), ["fd"])
+
+
+def test_a_references_features_are_computed_once(extractor, reference, monkeypatch):
+    first = reference.features(extractor)
+    monkeypatch.setattr(extractor, "_apply", lambda *_: pytest.fail("computed again"))
+    again = reference.features(extractor)
+    np.testing.assert_array_equal(again.rows, first.rows)
+    np.testing.assert_array_equal(again.covariance, first.covariance)
+    with pytest.raises(pytest.fail.Exception):
+        Reference(ArrayImages(FAKE), cache=reference._cache).features(extractor)
+
+
+def test_few_images_are_said_to_be_few(extractor, reference):
+    with pytest.raises(InputError, match=r"1 samples and 40 real images.*two of each.*4 numbers"):
+        FeatureMetrics(extractor, reference.features(extractor), ["fd"])(Samples({2: ArrayImages(FAKE[:1])}))
+    few = Samples({2: ArrayImages(FAKE[:4])})
+    found = FeatureMetrics(extractor, reference.features(extractor), ["fd"])(few)["fd_toy"]
+    assert any("singular" in caveat for caveat in found.caveats)
+    assert jax.local_device_count() == 8  # more than these images

@@ -1,0 +1,56 @@
+import pytest
+
+from imagen_jax import cli
+from imagen_jax.errors import InputError
+from imagen_jax.evaluation.sweeps.grid import make_points
+from imagen_jax.sampling.settings import SamplingSettings
+
+OWN = [
+    SamplingSettings(guidance_weight=weight, aug_level=level) for weight, level in ((2.0, 0.0), (3.0, 0.1), (4.0, 0.2))
+]
+PARSE = {"guidance": float, "steps": int, "aug_level": float, "sampler": str, "guidance_interval": cli.times}
+
+
+def test_without_settings_there_is_one_point():
+    (point,) = make_points({}, PARSE, OWN)
+    assert (point.name, point.label, point.overrides) == ("default", "default", {})
+
+
+def test_points_are_all_combinations_in_the_order_given():
+    points = make_points({"guidance": ["1", "1.35"], "steps": ["8", "4"]}, PARSE, OWN)
+    assert [point.name for point in points] == [
+        "guidance=1,steps=8", "guidance=1,steps=4", "guidance=1.35,steps=8", "guidance=1.35,steps=4",
+    ]  # fmt: skip
+    assert [point.label for point in points] == ["1, 8", "1, 4", "1.35, 8", "1.35, 4"]
+    assert points[3].values == {"guidance": 1.35, "steps": 4}
+
+
+def test_one_value_goes_where_it_is_meant_for():
+    (point,) = make_points({"guidance": ["5"], "aug_level": ["0.3"], "steps": ["7"]}, PARSE, OWN)
+    assert point.overrides == {"guidance": [5.0, 3.0, 4.0], "aug_level": [0.0, 0.3, 0.3], "steps": [7, 7, 7]}
+
+
+def test_slashes_give_each_stage_its_own():
+    (point,) = make_points({"guidance": ["3/1/1"], "guidance_interval": ["0.2:0.8/0:1/0:1"]}, PARSE, OWN)
+    assert point.overrides["guidance"] == [3.0, 1.0, 1.0]
+    assert point.overrides["guidance_interval"] == [(0.2, 0.8), (0.0, 1.0), (0.0, 1.0)]
+    assert "/" not in point.name
+
+
+def test_labels_leave_out_what_all_points_share():
+    points = make_points({"guidance": ["1", "3"], "sampler": ["ddim"]}, PARSE, OWN)
+    assert [point.label for point in points] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"guidance": ["1", "x"]}, '--guidance: "x" can'),
+        ({"guidance": ["1/2"]}, "2 values; expected one, or one for each of 3"),
+        ({"guidance": ["1", "2", "1"]}, "--guidance=1,2,1: expected values that are all different"),
+        ({"steps": ["1.5"]}, '"1.5" can'),
+    ],
+)
+def test_bad_values_are_named(given, message):
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        make_points(given, PARSE, OWN)
