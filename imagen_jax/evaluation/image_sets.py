@@ -42,8 +42,3 @@ def batches(images: ImageSet, rows: range, *, size: int = 64) -> Iterator[np.nda
     """Yields uint8 [n,H,W,3] of `rows`, n = `size` but for the last."""
     for start in range(rows.start, rows.stop, size):
         yield np.stack(list(images.read(range(start, min(start + size, rows.stop)))))
-
-
-def all_images(images: ImageSet) -> np.ndarray:
-    """uint8 [N,H,W,3]: for sets of small images. N >= 1."""
-    return np.stack(list(images.read(range(len(images)))))

@@ -8,7 +8,7 @@ import numpy as np
 from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.gather import for_each
 from imagen_jax.evaluation.image_sets import ArrayImages, batches
-from imagen_jax.evaluation.retrieval import squared_distances
+from imagen_jax.evaluation.retrieval import image_distances
 
 # Of the distances to the nearest training image and to the second: up to this a sample is a copy.
 COPY_RATIO = 1.0 / 3.0
@@ -34,7 +34,7 @@ class Memorisation:
 
         def compute(rows: range) -> Iterator[list[float]]:
             for batch in batches(samples.first, rows):
-                for distances in np.sqrt(squared_distances(batch, self._training)):
+                for distances in np.sqrt(image_distances(batch, self._training)):
                     # Of a single training image everything is a copy.
                     first, second = (*np.partition(distances, min(1, len(distances) - 1))[:2], np.inf)[:2]
                     yield [float(first <= COPY_RATIO * second), first / (255.0 * np.sqrt(batch[0].size))]

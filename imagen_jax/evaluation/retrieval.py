@@ -8,6 +8,7 @@ import numpy as np
 from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.gather import for_each
 from imagen_jax.evaluation.image_sets import ArrayImages, batches
+from imagen_jax.evaluation.kernel_distance import squared_distances
 from imagen_jax.evaluation.uncertainty import mean_interval
 
 # Images of the reference that are made float64 at a time.
@@ -36,7 +37,7 @@ class NameAlignment:
         def compute(rows: range) -> Iterator[list[float]]:
             wanted = iter(samples.names[rows.start : rows.stop])
             for batch in batches(samples.first, rows):
-                for distances in np.sqrt(squared_distances(batch, self._reference)):
+                for distances in np.sqrt(image_distances(batch, self._reference)):
                     own = self._names == next(wanted)
                     a, b = (float(np.min(distances[chosen], initial=np.inf)) for chosen in (own, ~own))
                     yield [float(a < b), margin(a, b)]
@@ -55,15 +56,11 @@ def margin(a: float, b: float) -> float:
     return (b - a) / max(a, b) if max(a, b) > 0 else 0.0
 
 
-def squared_distances(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def image_distances(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """uint8 [N,H,W,3], [M,H,W,3] -> [N,M] float64: squared differences summed over pixels and colours, exact.
 
-    By |a|^2 - 2ab + |b|^2, whole numbers far below 2^53; in blocks, since float64 takes 8 times as much memory.
+    In blocks of the reference, since float64 takes 8 times as much memory.
     """
-    a = images.reshape(len(images), -1).astype(np.float64)
-    squares = np.einsum("nd,nd->n", a, a)
-    blocks = []
-    for start in range(0, len(reference), _BLOCK):
-        b = reference[start : start + _BLOCK].reshape(-1, a.shape[1]).astype(np.float64)
-        blocks.append(squares[:, None] - 2.0 * (a @ b.T) + np.einsum("md,md->m", b, b)[None, :])
-    return np.concatenate(blocks, axis=1)
+    flat = images.reshape(len(images), -1)
+    blocks = [reference[start : start + _BLOCK] for start in range(0, len(reference), _BLOCK)]
+    return np.concatenate([squared_distances(flat, block.reshape(len(block), -1)) for block in blocks], axis=1)

@@ -6,7 +6,7 @@ import pytest
 from imagen_jax.evaluation.base import Samples
 from imagen_jax.evaluation.image_sets import ArrayImages
 from imagen_jax.evaluation.memorisation import Memorisation
-from imagen_jax.evaluation.retrieval import NameAlignment, margin, squared_distances
+from imagen_jax.evaluation.retrieval import NameAlignment, image_distances, margin
 
 
 def even(*values):
@@ -23,13 +23,13 @@ def test_distances_are_the_definition_exactly():
     rng = np.random.default_rng(0)
     samples, reference = (rng.integers(0, 256, (n, 4, 4, 3), np.uint8) for n in (20, 30))
     expected = np.square(samples[:, None].astype(int) - reference[None].astype(int)).sum(axis=(2, 3, 4))
-    np.testing.assert_array_equal(squared_distances(samples, reference), expected)
+    np.testing.assert_array_equal(image_distances(samples, reference), expected)
 
 
 def test_distances_are_exact_on_large_bright_images():
     reference = np.full((2, 64, 64, 3), 255, np.uint8)
     reference[0, 0, 0, 0] = 254
-    np.testing.assert_array_equal(squared_distances(reference, reference), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(image_distances(reference, reference), [[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize(

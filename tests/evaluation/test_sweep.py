@@ -5,7 +5,6 @@ import pytest
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Measure, Samples
-from imagen_jax.evaluation.image_sets import all_images
 from imagen_jax.evaluation.pages.run_folder import Run, read_run
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.evaluation.sweeps.grid import Point
@@ -15,6 +14,10 @@ POINTS = [Point(f"guidance={w}", str(w), {"guidance": w}, {"guidance": [w, 1]}) 
 COUNT = 7
 PROMPTS = PromptList("test", tuple(f"prompt {k}" for k in range(COUNT)), ("",) * COUNT, tuple(map(str, range(COUNT))))
 IDENTITY = {"cascade_sha256": "ab", "seed": 0}
+
+
+def all_images(images):
+    return np.stack(list(images.read(range(len(images)))))
 
 
 class Sampler:

@@ -41,7 +41,7 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
     """
     if reading not in READINGS:
         raise InputError(f'unknown reading "{reading}" of COCO; choose from: {", ".join(READINGS)}')
-    _, captions = _load(annotations)
+    captions = _load(annotations)
     of_image: dict[int, list[_Caption]] = {}
     for caption in captions:
         of_image.setdefault(caption.image_id, []).append(caption)
@@ -64,21 +64,11 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
     )
 
 
-def coco_image_files(annotations: Path) -> list[str]:
-    """File names of all images, sorted by id: the reference that distances are computed to (40,504 of val2014).
-
-    Raises:
-      InputError: no such file, not JSON, or not COCO's.
-    """
-    return _load(annotations)[0]
-
-
-def _load(path: Path) -> tuple[list[str], list[_Caption]]:
-    """File names and captions, each sorted by id."""
+def _load(path: Path) -> list[_Caption]:
+    """Captions, sorted by id."""
     content = read_json(path, expected=_EXPECTED)
-    files = {
-        _field(image, "id", int, path, "images", index): _field(image, "file_name", str, path, "images", index)
-        for index, image in enumerate(_list(content, "images", path))
+    images = {
+        _field(image, "id", int, path, "images", index) for index, image in enumerate(_list(content, "images", path))
     }
     captions = []
     for index, entry in enumerate(_list(content, "annotations", path)):
@@ -87,7 +77,7 @@ def _load(path: Path) -> tuple[list[str], list[_Caption]]:
         caption = _Caption(key, image_id, text)
         if not text:
             raise InputError(f'"{path}": caption {caption.id} is empty; remove it, or download the file again')
-        if caption.image_id not in files:
+        if caption.image_id not in images:
             raise InputError(
                 f'"{path}": caption {caption.id} is of image {caption.image_id}, which isn\'t among "images"'
             )
@@ -95,7 +85,7 @@ def _load(path: Path) -> tuple[list[str], list[_Caption]]:
     twice = [key for key, times in Counter(caption.id for caption in captions).items() if times > 1]
     if twice:
         raise InputError(f'"{path}": caption {twice[0]} is there twice; download the file again')
-    return [files[key] for key in sorted(files)], sorted(captions)
+    return sorted(captions)
 
 
 def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:

@@ -121,5 +121,6 @@ def show(folder: Path, run: Run) -> None:
     captions = [prompt for prompt in run.prompts.prompts for _ in range(run.samples_per_prompt)][:_GRID_IMAGES]
     save_png(labelled_grid([np.asarray(Image.open(path)) for path in first], captions, columns=8), folder / "grid.png")
     if run.samples_per_prompt > 1:
-        settings = {key: value for key, value in run.settings.items() if isinstance(value, (str, int, float))}
+        # The page says itself which prompts they are.
+        settings = {key: value for key, value in run.settings.items() if not key.startswith(("prompts", "settings"))}
         write_page(folder / "index.html", run.title, run.prompts, paths, settings)
