@@ -1,5 +1,6 @@
 """What samples are compared with: real images or statistics of them, whose features are computed once."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -41,7 +42,9 @@ class Reference:
         """
         tap, features = next(iter(extractor.ids.items()))
         if isinstance(self._images, Path):
-            return load_statistics(self._images, foreign=features if said else None)
+            found = load_statistics(self._images, foreign=features if said else None)
+            # A file of another program doesn't say of which images: two of them must not be taken for one.
+            return dataclasses.replace(found, data_fingerprint=found.data_fingerprint or self.fingerprint)
         kept = self._cache and self._cache / f"{extractor.name.suffix}_{self.fingerprint[:16]}.npz"
         found = load_statistics(kept) if kept and kept.is_file() else None
         known = found is not None and (found.features, found.data_fingerprint) == (features, self.fingerprint)

@@ -103,6 +103,15 @@ def test_what_has_no_distance_is_refused(extractor, reference, tmp_path):
         FeatureMetrics(extractor, theirs.features(extractor, said=True), ["fd"])
 
 
+def test_metrics_of_two_files_of_another_program_are_told_apart(extractor, tmp_path):
+    made_of = []
+    for shift in (0, 1):
+        np.savez(tmp_path / f"{shift}.npz", mu=np.full(4, float(shift)), sigma=np.eye(4))
+        statistics = Reference(tmp_path / f"{shift}.npz").features(extractor, said=True)
+        made_of.append(FeatureMetrics(extractor, statistics, ["fd"]).made_of)
+    assert made_of[0] != made_of[1]
+
+
 def test_a_references_features_are_computed_once(extractor, reference, monkeypatch):
     first = reference.features(extractor)
     monkeypatch.setattr(extractor, "_apply", lambda *_: pytest.fail("computed again"))
