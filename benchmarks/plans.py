@@ -49,7 +49,8 @@ def _measure(name: str, config: Any, topology: Topology, strategy: str) -> dict[
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
     batch = build.batch_shapes(config, text_width=width)
     work = build.work(config, text_width=width)
-    compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, batch)
+    step = build.step(config, platform="tpu")
+    compiled = compile_step(strategy, step, topology, state, batch, compute_dtype=config.model.dtype)
     return {
         "config": name,
         "topology": topology.name,

@@ -42,7 +42,8 @@ def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[j
     near_largest = jnp.max(_logits(q, k, mask, dtype=q.dtype), axis=-1, keepdims=True).astype(jnp.float32)
     weights = jnp.exp(_logits(q, k, mask, dtype=jnp.float32) - near_largest)
     total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]
-    weights = weights.astype(q.dtype)
+    # Without the barrier a TPU's compiler keeps the logits, in float32, and computes the weights from them at each use.
+    weights = jax.lax.optimization_barrier(weights.astype(q.dtype))
     weighed = jnp.einsum("bnts,bsnd->btnd", weights, v, preferred_element_type=jnp.float32)
     return weighed / total, weights, total
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -26,7 +27,7 @@ _MAX_SHARDS = 32
 _SMALL = 2**16
 
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-# `step.train_step` with all but state, batch, key, axis_name, gather and scatter.
+# `step.train_step` with all but state, batch, key, axis_name, gather, scatter and place.
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
@@ -57,16 +58,19 @@ class Parallel(NamedTuple):
         return jax.tree.map(whole, state, self.state_sharding)
 
 
-def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+def parallelise(
+    strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any, *, compute_dtype: Any = jnp.float32
+) -> Parallel:
     """`train_step` by the strategy of this name, a key of `STRATEGIES`.
 
     Args:
       state: its arrays, or their shapes.
+      compute_dtype: what the network casts its large kernels to before it uses them; fsdp sends them in that type.
 
     Raises:
       InputError: there is no such strategy.
     """
-    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state)
+    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state, compute_dtype)
 
 
 def all_devices() -> list[Any]:
@@ -79,7 +83,7 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     return jax.device_put(tree, NamedSharding(_mesh(devices), P()))
 
 
-def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any, _compute_dtype: Any) -> Parallel:
     step = jax.pmap(
         partial(train_step, axis_name=AXIS),
         axis_name=AXIS,
@@ -95,7 +99,9 @@ def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel
     return Parallel(step, jax.tree.map(lambda _: replicated, state), batch_sharding, device_axis=True)
 
 
-def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
+def _sharded(
+    train_step: TrainStep, devices: Sequence[Any], state: Any, compute_dtype: Any, *, shard_params: bool
+) -> Parallel:
     """Under `jax.jit`: the compiler puts in the collectives that the shardings ask for."""
     shards = max(n for n in range(1, _MAX_SHARDS + 1) if len(devices) % n == 0)
     mesh = Mesh(np.array(devices).reshape(-1, shards), (_REPLICAS, _SHARDS))
@@ -108,13 +114,20 @@ def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard
         opt_state=jax.tree.map(divided, state.opt_state),
         ema_params=jax.tree.map(divided, state.ema_params),
     )
-    # Without these two it may divide the computation of a convolution by its channels, which moves activations, not
-    # weights, and takes more memory than it saves.
-    gather = partial(jax.lax.with_sharding_constraint, shardings=whole)
+
+    # Without these two the compiler may divide the computation of a convolution by its channels, which moves
+    # activations, not weights, and takes more memory than it saves.
+    def gather(params: Any) -> Any:
+        if shard_params:
+            params = jax.tree.map(partial(_cast_divided, compute_dtype), params, sharding.params)
+        return jax.lax.with_sharding_constraint(params, whole)
+
     scatter = partial(jax.lax.with_sharding_constraint, shardings=jax.tree.map(divided, state.params))
+    # Before the last operation, so that what was gathered is not also copied to where the old parameters lie.
+    place = partial(jax.lax.with_sharding_constraint, shardings=sharding.params)
     batch_sharding = NamedSharding(mesh, P((_REPLICAS, _SHARDS)))
     step = jax.jit(
-        partial(train_step, axis_name=None, gather=gather, scatter=scatter),
+        partial(train_step, axis_name=None, gather=gather, scatter=scatter, place=place),
         in_shardings=(sharding, batch_sharding, whole),
         out_shardings=(sharding, whole),
         donate_argnums=(0,),
@@ -134,11 +147,19 @@ def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:
     return NamedSharding(mesh, P(*[_SHARDS if other == axis else None for other in range(leaf.ndim)]))
 
 
+def _cast_divided(dtype: Any, leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Kernels that are divided; what a network uses in float32 for exactness, scales and its last layer, is small."""
+    if not any(sharding.spec) or leaf.ndim == 1:
+        return leaf
+    # Said to be divided still, or the compiler would gather first and cast then.
+    return jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding)
+
+
 def _mesh(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any], Parallel]] = {
+STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any, Any], Parallel]] = {
     "pmap": _pmap,
     "zero1": partial(_sharded, shard_params=False),
     "fsdp": partial(_sharded, shard_params=True),

@@ -90,6 +90,7 @@ def train_step(
     unroll: bool = False,
     gather: Callable[[Params], Params] = lambda params: params,
     scatter: Callable[[Params], Params] = lambda grads: grads,
+    place: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of the batch.
 
@@ -107,8 +108,8 @@ def train_step(
         activations of one part at a time, for one update.
       unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
         are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
-      gather, scatter: by `parallel`: of parameters before they are used; of gradients, and of parameters before the
-        update.
+      gather, scatter, place: by `parallel`: of parameters before they are used, perhaps in another type; of gradients,
+        and of parameters before the update; of the updated parameters.
 
     Returns:
       The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
@@ -134,21 +135,22 @@ def train_step(
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
     # The update reads and writes each number many times over: of its own part of the parameters alone.
     grads, own_params = scatter(grads), scatter(state.params)
+    grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, own_params)
     updates, opt_state = optimizer.update(grads, state.opt_state, own_params)
     params = cast(Params, optax.apply_updates(own_params, updates))
     ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
     grad_norm = optax.tree.norm(grads)
     # A step that isn't finite changes nothing but the counters.
     ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    params, opt_state, ema_params = jax.tree.map(
+    kept_params, opt_state, ema_params = jax.tree.map(
         lambda new, old: jnp.where(ok, new, old),
-        (params, opt_state, ema_params),
-        (own_params, state.opt_state, state.ema_params),
+        (place(params), opt_state, ema_params),
+        (state.params, state.opt_state, state.ema_params),
     )
     new_state = TrainState(
         step=state.step + 1,
         skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
-        params=params,
+        params=kept_params,
         opt_state=opt_state,
         ema_params=ema_params,
     )
@@ -180,6 +182,6 @@ def _mean_loss_and_gradient(
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
-    zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+    zeros = (jnp.float32(0), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params))
     total, _ = jax.lax.scan(add, zeros, parts, unroll=num_parts if unroll else 1)
     return jax.tree.map(lambda x: x / num_parts, total)

@@ -16,11 +16,12 @@ from imagen_jax.training.step import train_step
 from tests.training import tiny
 
 
-def run(strategy: str, num_devices: int, num_steps: int = 10):
+def run(strategy: str, num_devices: int, num_steps: int = 10, dtype: str = "float32"):
     """State and losses after some steps."""
     devices, optimizer = jax.devices()[:num_devices], tiny.sgd()
     state = tiny.state_of(tiny.state().params, optimizer)
-    on_devices = parallel.parallelise(strategy, tiny.step(optimizer=optimizer), devices, state)
+    step = tiny.step(optimizer=optimizer, model=tiny.MODEL.clone(dtype=dtype))
+    on_devices = parallel.parallelise(strategy, step, devices, state, compute_dtype=dtype)
     state = jax.device_put(state, on_devices.state_sharding)
     losses = []
     for index in range(num_steps):
@@ -55,6 +56,18 @@ def test_eight_devices_train_as_one_does(on_one, on_eight, strategy):
             jax.device_get(getattr(state, part)),
             jax.device_get(getattr(on_one[0], part)),
         )
+
+
+def test_kernels_sent_in_the_type_they_are_used_in_are_no_less_exact(monkeypatch):
+    # All kernels but the last layer's, which the network uses in float32.
+    monkeypatch.setattr(parallel, "_SMALL", 1 + tiny.state().params["conv_out"]["kernel"].size)
+    replicated, losses = run("pmap", 1, num_steps=3, dtype="bfloat16")
+    divided, same_losses = run("fsdp", 1, num_steps=3, dtype="bfloat16")
+    np.testing.assert_allclose(same_losses, losses, rtol=1e-6)
+    for part in ("params", "ema_params"):
+        a, b = (jax.device_get(getattr(state, part)) for state in (divided, replicated))
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(a))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), a, b)
 
 
 def bytes_on_a_device(tree):

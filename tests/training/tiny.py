@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.models import make_model
@@ -44,9 +45,9 @@ def sgd() -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
 
 
-def loss_fn(**changes: Any):
+def loss_fn(model: nn.Module = MODEL, **changes: Any):
     settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
-    return make_loss_fn(MODEL, **settings | changes)
+    return make_loss_fn(model, **settings | changes)
 
 
 def step(optimizer: optax.GradientTransformation = optimizer(), **changes: Any):  # noqa: B008 (it has no state)
