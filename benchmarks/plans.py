@@ -18,7 +18,7 @@ from imagen_jax import build, cli
 from imagen_jax.files import write_json
 from imagen_jax.training.compiled import compile_step
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.topology import Topology, parse_topology
+from imagen_jax.training.topology import Topology, only_compile, parse_topology
 
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of the page and of its rows.")
 _ONLY = flags.DEFINE_list("only", [], "Rows to compile, such as imagen_base64-v4-zero1; default: all that are missing.")
@@ -29,7 +29,7 @@ TOPOLOGIES = ("v4:8x8x4", "v5e:16x16", "v5p:8x8x4")
 
 def main() -> None:
     """Compiles what is missing, and writes the page after each row."""
-    jax.config.update("jax_platforms", "cpu")
+    only_compile()
     docs = Path(_DOCS.value)
     for name, module in CONFIGS.items():
         for topology in map(parse_topology, TOPOLOGIES):

@@ -25,31 +25,34 @@ and slice; `make plans` makes this page, and compiles what is missing.
 worst moment; *share of peak*: three forwards' operations a step, whatever is computed again; *sent*: the results of a
 chip's collectives, in GB.
 """
-# Measured once, by compiling blocks alone, and kept here with the page that they explain.
+# The table is what benchmarks.plan_blocks printed.
 _BLOCKS = """## Where the base's time goes
 
-Blocks of the base compiled alone for one v4 chip, 8 images, forward and backward, by the same estimate:
+Blocks of the base compiled alone for one v4 chip, 8 images, forward and backward, by the same estimate
+(`python -m benchmarks.plan_blocks`, seconds each):
 
 | block | at the chip's peak | estimate | temporaries |
 |---|---:|---:|---:|
-| residual block, 64 px, 512 channels | 3.37 ms | 4.24 ms | 0.03 GB |
-| attention, 32 px, 1024 channels, as `jax.nn.dot_product_attention` | 1.36 ms | 7.11 ms | 1.30 GB |
-| the same, normalised after the product with v, gradient written out | 1.36 ms | 6.24 ms | 0.98 GB |
-| the same, logits computed twice, both times in float32 | 1.36 ms | 6.28 ms | 0.98 GB |
-| **the same, first in bfloat16: fused with the maximum** (`models/attention.py`) | 1.36 ms | 4.99 ms | 0.68 GB |
-| update of 37.7M parameters, Adafactor and average | | 1.54 ms | |
-| the same, AdamW | | 1.84 ms | |
+| residual block, 64 px, 512 channels | 3.31 ms | 3.76 ms | 0.06 GiB |
+| attention, 32 px, 1024 channels, as `jax.nn.dot_product_attention` | 1.37 ms | 6.24 ms | 1.20 GiB |
+| **attention, 32 px, 1024 channels** (`models/attention.py`) | 1.37 ms | 4.17 ms | 0.65 GiB |
+| attention, 16 px, 1536 channels, as `jax.nn.dot_product_attention` | 0.76 ms | 1.70 ms | 0.15 GiB |
+| **attention, 16 px, 1536 channels** (`models/attention.py`) | 0.76 ms | 1.45 ms | 0.06 GiB |
+| update of 37.7M parameters, adafactor and average | | 1.38 ms | 0.00 GiB |
+| update of 37.7M parameters, adamw and average | | 1.38 ms | 0.00 GiB |
 
-- Seven layers attend at 32 px: 15 ms of a step and 4 GB less. Forward, and gradients of v, are as exact as before in
-  bfloat16 (0.2 to 0.3% from float32); gradients of q and k are 0.3% off instead of 0.2%, and 0.5% where logits have a
-  standard deviation of 9.
-- The update reads and writes 40 bytes a parameter (AdamW: 48): for the whole base 98 ms (118) of a v4's memory
-  bandwidth at every step where the state is replicated, and of that a 32nd where zero1 or fsdp divide it.
-- In the residual block nothing is left to save: the compiler fuses normalisation and swish with the convolutions.
-- Recomputing every block's activations costs 0.18 s at peak alone, where 0.13 s is all that a step needs without: the
-  base doesn't, and 8 images a chip fit a v4 all the same.
-- Of zero1's step the compiler's own cycles said where 0.04 s went: Adafactor scales by the norm of each parameter,
-  twice read, and each chip did that for all of them. A step now computes its update on the chip's own part alone.
+- At the chip's peak a step takes 0.135 s. Convolutions are near it: the compiler fuses normalisation and swish with
+  them.
+- Seven layers attend at 32 px, and write and read weights of [8, 16, 1024, 1152]. They are normalised after the
+  product with v, kept once and in bfloat16, and logits are computed twice, first in bfloat16 for their maximum: less
+  time than to write them out. Forward, and gradients of v, are as exact as `jax.nn`'s in bfloat16 (0.2 to 0.3% from
+  float32); gradients of q and k are 0.3% off instead of 0.2%, and 0.5% where logits have a standard deviation of 9.
+- The update reads and writes 45 bytes a parameter: 88 ms for the whole base where the state is replicated (pmap), and
+  a 32nd of that where zero1 or fsdp divide it.
+- fsdp gathers kernels in bfloat16, which the network casts them to anyway: the same numbers, half of the bytes. zero1
+  keeps whole parameters in float32 and gathers those: 4 bytes a parameter written, and read and written once more,
+  since what arrives from other chips can't be written where the old parameters lie.
+- Recomputing every block's activations would cost 0.045 s more, at peak; the base fits without.
 """
 _COLUMNS = (
     "stage",

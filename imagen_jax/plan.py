@@ -24,7 +24,7 @@ from imagen_jax.errors import EXIT_BAD_INPUT, InputError
 from imagen_jax.training.compiled import Compiled, compile_step, largest_batch
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.plan import describe_compiled, describe_work, what_would_fit
-from imagen_jax.training.topology import INSTALL_COMPILER, has_compiler, parse_topology
+from imagen_jax.training.topology import INSTALL_COMPILER, has_compiler, only_compile, parse_topology
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, CHIP:SHAPE, such as v4:8x8x4 or v5e:16x16.")
@@ -36,7 +36,7 @@ flags.mark_flags_as_required(["config", "topology"])
 
 def main() -> int:
     """Prints the plan, and returns the exit code."""
-    jax.config.update("jax_platforms", "cpu")  # a TPU here may be training
+    only_compile()
     config: Any = _CONFIG.value
     topology = parse_topology(_TOPOLOGY.value or "")
     strategies = list(STRATEGIES) if _ALL.value else [_STRATEGY.value or config.train.strategy]

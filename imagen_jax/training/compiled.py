@@ -71,7 +71,11 @@ def compile_step(
         batch = {name: _divided(shape, len(devices)) for name, shape in batch.items()}
     step: Any = run.step
     key = jax.eval_shape(lambda: jax.random.key(0))
-    lowered = step.lower(state, batch, key)
+    return compile_lowered(step.lower(state, batch, key))
+
+
+def compile_lowered(lowered: Any) -> Compiled:
+    """Compiles `jax.jit(...).lower(...)` for devices of `topology.abstract_devices`."""
     try:
         with compiler_environment():
             return _measures(lowered.compile(compiler_options=dict(COMPILER_OPTIONS)))

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import jax
+
 from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
 
@@ -78,6 +80,15 @@ def running_on(devices: Sequence[Any]) -> Topology | None:
 def has_compiler() -> bool:
     """Whether the TPU compiler, libtpu, is installed."""
     return importlib.util.find_spec("libtpu") is not None
+
+
+def only_compile() -> None:
+    """For a process that compiles and runs nothing, called first: a TPU here may be training.
+
+    Nothing compiled is kept: jax can't read back what is for devices that aren't there.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def abstract_devices(topology: Topology) -> list[Any]:

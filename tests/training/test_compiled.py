@@ -3,7 +3,7 @@ from typing import NamedTuple
 import jax
 import pytest
 
-from imagen_jax.training import compiled
+from imagen_jax.training import compiled, parallel
 from imagen_jax.training.compiled import Compiled, compile_step, largest_batch
 from imagen_jax.training.topology import has_compiler, parse_topology
 from tests.training import tiny
@@ -111,3 +111,17 @@ def test_the_compiler_says_what_a_step_takes(strategy):
     assert measured.fits(15.75)
     assert 0 < measured.seconds < 0.1
     assert measured.collectives["all-reduce"].num_bytes > 0
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no libtpu")
+def test_fsdp_gathers_kernels_in_the_type_they_are_used_in(monkeypatch):
+    # Here rather than in test_parallel: a CPU's compiler sends everything in float32.
+    monkeypatch.setattr(parallel, "_SMALL", 1 + tiny.state().params["conv_out"]["kernel"].size)
+    shapes = jax.eval_shape(lambda: tiny.state())
+    batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in tiny.batch().items()}
+    gathered = {}
+    for dtype in ("float32", "bfloat16"):
+        step = tiny.step(model=tiny.MODEL.clone(dtype=dtype))
+        measured = compile_step("fsdp", step, parse_topology("v5e:2x2"), shapes, batch, compute_dtype=dtype)
+        gathered[dtype] = measured.collectives["all-gather"].num_bytes
+    assert 0.45 < gathered["bfloat16"] / gathered["float32"] < 0.55
