@@ -2,8 +2,8 @@
 
 python -m benchmarks.plan_blocks            seconds each; no TPU, but the extra `tpu`
 
-Prints the table of docs/plans.md: 8 images a chip, forward and backward, beside what the block's operations take at
-the chip's peak. Attention is also compiled as it is not computed here, with `jax.nn.dot_product_attention`.
+Prints the table of docs/plans.md: 8 images a chip, forward and backward, beside what three forwards' operations take
+at the chip's peak. Attention is also compiled as it is not computed here, with `jax.nn.dot_product_attention`.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ def main() -> None:
     """Prints a line a block."""
     only_compile()
     topology = parse_topology("v4:2x2x1")
-    print("| block | at the chip's peak | estimate | temporaries |\n|---|---:|---:|---:|")
-    block = partial(_forward_and_backward, topology)
-    _print("residual block, 64 px, 512 channels", *block(ResBlock(512, dtype=jnp.bfloat16), 64, 512))
+    print("| block | three forwards at peak | estimate | temporaries |\n|---|---:|---:|---:|")
+    measure = partial(_forward_and_backward, topology)
+    _print("residual block, 64 px, 512 channels", *measure(ResBlock(512, dtype=jnp.bfloat16), 64, 512))
     for size, channels in ((32, 1024), (16, 1536)):
         attend = attention.ImageTextAttention(channels // 64, dtype=jnp.bfloat16)
         name = f"attention, {size} px, {channels} channels"
         with _attending_as_jax():
-            _print(f"{name}, as `jax.nn.dot_product_attention`", *block(attend, size, channels))
-        _print(f"**{name}** (`models/attention.py`)", *block(attend, size, channels))
+            _print(f"{name}, as `jax.nn.dot_product_attention`", *measure(attend, size, channels))
+        _print(f"**{name}** (`models/attention.py`)", *measure(attend, size, channels))
     for name in ("adafactor", "adamw"):
         _print(f"update of 37.7M parameters, {name} and average", None, _update(topology, name))
 
@@ -53,12 +53,12 @@ def _print(name: str, peak_s: float | None, compiled: Compiled) -> None:
     print(f"| {name} | {peak} | {1e3 * compiled.seconds:.2f} ms | {compiled.temporaries_gib:.2f} GiB |", flush=True)
 
 
-def _of_jax(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def _jax_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
 
 
 def _attending_as_jax() -> Any:
-    return mock.patch.object(attention, "dot_product_attention", _of_jax)
+    return mock.patch.object(attention, "dot_product_attention", _jax_attention)
 
 
 def _forward_and_backward(topology: Topology, block: nn.Module, size: int, channels: int) -> tuple[float, Compiled]:
@@ -78,7 +78,7 @@ def _forward_and_backward(topology: Topology, block: nn.Module, size: int, chann
     inputs = shapes(_IMAGES * topology.num_chips)
     params = jax.eval_shape(block.init, jax.random.key(0), *inputs)
     step = _on_each_chip(topology, gradient, (P(), *[P("chips")] * len(inputs)), (P("chips"), (P(), P("chips"))))
-    with _attending_as_jax():  # which computes nothing twice
+    with _attending_as_jax():  # it computes nothing twice
         flops = 3 * count_flops(block.apply, params, *shapes(_IMAGES))
     return flops / topology.chip.peak_flops, compile_lowered(step.lower(params, *inputs))
 

@@ -6,6 +6,8 @@ Each row is a file in docs/plans, so that the same command compiles what is miss
 there are. A row doesn't know the code that it was compiled from: delete its file to have it compiled again.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ from benchmarks import plans_report
 from configs import imagen_base64, imagen_sr256, imagen_sr1024
 from imagen_jax import build, cli
 from imagen_jax.files import write_json
+from imagen_jax.registry import lookup
 from imagen_jax.training.compiled import compile_step
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.topology import Topology, only_compile, parse_topology
+from imagen_jax.training.topology import only_compile, parse_topology
 
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of the page and of its rows.")
-_ONLY = flags.DEFINE_list("only", [], "Rows to compile, such as imagen_base64-v4-zero1; default: all that are missing.")
+_ONLY = flags.DEFINE_string(
+    "only", None, "A row to compile, such as imagen_base64-v4-zero1; default: all missing ones."
+)
 
 CONFIGS = {"imagen_base64": imagen_base64, "imagen_sr256": imagen_sr256, "imagen_sr1024": imagen_sr1024}
 TOPOLOGIES = ("v4:8x8x4", "v5e:16x16", "v5p:8x8x4")
@@ -31,26 +36,32 @@ def main() -> None:
     """Compiles what is missing, and writes the page after each row."""
     only_compile()
     docs = Path(_DOCS.value)
-    for name, module in CONFIGS.items():
-        for topology in map(parse_topology, TOPOLOGIES):
-            for strategy in STRATEGIES:
-                row = f"{name}-{topology.name.split(':')[0]}-{strategy}"
-                path = docs / "plans" / f"{row}.json"
-                if path.is_file() or (_ONLY.value and row not in _ONLY.value):
-                    continue
+    rows = {
+        f"{name}-{topology.split(':')[0]}-{strategy}": (name, topology, strategy)
+        for name in CONFIGS
+        for topology in TOPOLOGIES
+        for strategy in STRATEGIES
+    }
+    if _ONLY.value:
+        measured = _measure(*lookup(rows, _ONLY.value, what="row"))
+        write_json(docs / "plans" / f"{_ONLY.value}.json", measured)
+    else:
+        for row in rows:
+            if not (docs / "plans" / f"{row}.json").is_file():
                 logging.info("compiling %s", row)
-                write_json(path, _measure(name, module.get_config(), topology, strategy))
-                plans_report.write(docs)
+                # A process each, which gives back the gigabytes that it took.
+                command = [sys.executable, "-m", "benchmarks.plans", f"--docs={docs}", f"--only={row}"]
+                subprocess.run(command, check=True)
     plans_report.write(docs)
 
 
-def _measure(name: str, config: Any, topology: Topology, strategy: str) -> dict[str, Any]:
+def _measure(name: str, topology_name: str, strategy: str) -> dict[str, Any]:
+    config, topology = CONFIGS[name].get_config(), parse_topology(topology_name)
     width, _ = build.text_width(config)
     state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
     batch = build.batch_shapes(config, text_width=width)
     work = build.work(config, text_width=width)
-    step = build.step(config, platform="tpu")
-    compiled = compile_step(strategy, step, topology, state, batch, compute_dtype=config.model.dtype)
+    compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, batch)
     return {
         "config": name,
         "topology": topology.name,

@@ -31,7 +31,7 @@ _BLOCKS = """## Where the base's time goes
 Blocks of the base compiled alone for one v4 chip, 8 images, forward and backward, by the same estimate
 (`python -m benchmarks.plan_blocks`, seconds each):
 
-| block | at the chip's peak | estimate | temporaries |
+| block | three forwards at peak | estimate | temporaries |
 |---|---:|---:|---:|
 | residual block, 64 px, 512 channels | 3.31 ms | 3.76 ms | 0.06 GiB |
 | attention, 32 px, 1024 channels, as `jax.nn.dot_product_attention` | 1.37 ms | 6.24 ms | 1.20 GiB |
@@ -47,11 +47,12 @@ Blocks of the base compiled alone for one v4 chip, 8 images, forward and backwar
   product with v, kept once and in bfloat16, and logits are computed twice, first in bfloat16 for their maximum: less
   time than to write them out. Forward, and gradients of v, are as exact as `jax.nn`'s in bfloat16 (0.2 to 0.3% from
   float32); gradients of q and k are 0.3% off instead of 0.2%, and 0.5% where logits have a standard deviation of 9.
-- The update reads and writes 45 bytes a parameter: 88 ms for the whole base where the state is replicated (pmap), and
-  a 32nd of that where zero1 or fsdp divide it.
-- fsdp gathers kernels in bfloat16, which the network casts them to anyway: the same numbers, half of the bytes. zero1
-  keeps whole parameters in float32 and gathers those: 4 bytes a parameter written, and read and written once more,
-  since what arrives from other chips can't be written where the old parameters lie.
+- The update takes as long as reading and writing 45 bytes a parameter: 88 ms for the whole base where the state is
+  replicated (pmap), and a 32nd of that where zero1 or fsdp divide it.
+- fsdp gathers kernels in bfloat16, which the network casts them to anyway: the same numbers, half of the bytes.
+  Gradients are summed over the chips in bfloat16 with zero1 and fsdp, in float32 with pmap. zero1 keeps whole
+  parameters in float32 and gathers those: 4 bytes a parameter written, and read and written once more, since what
+  arrives from other chips can't be written where the old parameters lie.
 - Recomputing every block's activations would cost 0.045 s more, at peak; the base fits without.
 """
 _COLUMNS = (

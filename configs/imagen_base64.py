@@ -29,7 +29,7 @@ def get_config(arg="paper"):
         num_blocks=3,
         attention_levels=(False, True, True, True),  # at 32, 16 and 8 px
         head_channels=64,
-        remat=False,  # 8 images a chip fit a TPU v4 without; recomputing takes 0.05 s more, at peak (docs/plans.md)
+        remat=False,  # 8 images a chip fit a TPU v4 without; recomputing takes 0.045 s more, at peak (docs/plans.md)
     )
     choose_variant(arg, {"paper": _paper, "modern": _modern})(config)
     return config

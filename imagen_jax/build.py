@@ -26,7 +26,7 @@ from imagen_jax.evaluation.metrics import METRICS, Inputs, make_metrics
 from imagen_jax.evaluation.reference import REFERENCE_CACHE, Reference
 from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.evaluation.sample_metrics import SampleMetrics
-from imagen_jax.models import make_model
+from imagen_jax.models import DTYPES, make_model
 from imagen_jax.registry import lookup
 from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.sampling.settings import SamplingSettings
@@ -161,6 +161,7 @@ def step(config: Any, *, platform: str | None = None) -> Any:
         stratified_times=config.diffusion.stratified_times,
         accumulate_steps=config.train.accumulate_steps,
         unroll=(platform or jax.default_backend()) == "cpu",
+        compute_dtype=DTYPES[config.model.dtype],
     )
 
 

@@ -60,7 +60,7 @@ def main() -> int:
         def compile_for(batch_size: int, strategy: str = strategy) -> Compiled:
             config.data.batch_size = batch_size
             shapes = build.batch_shapes(config, text_width=width)
-            return compile_step(strategy, step, topology, state, shapes, compute_dtype=config.model.dtype)
+            return compile_step(strategy, step, topology, state, shapes)
 
         if _HBM_GB.value is None:
             batch_size, compiled = work.batch_size, compile_for(work.batch_size)

@@ -91,9 +91,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
 
     devices = parallel.all_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    run = parallel.parallelise(
-        config.train.strategy, build.step(config), devices, shapes, compute_dtype=config.model.dtype
-    )
+    run = parallel.parallelise(config.train.strategy, build.step(config), devices, shapes)
     state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
     logging.info(
         "%s: %.1fM parameters, %d images of %s, text by %s, %s on %d %s device(s)",

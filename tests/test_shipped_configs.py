@@ -3,11 +3,13 @@
 import importlib
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from imagen_jax import build
 from imagen_jax.config import to_json, validate
 from imagen_jax.errors import InputError
+from imagen_jax.training import parallel
 from tests.mains import REPO, run
 
 EMOJI = [f"emoji_{stage}" for stage in ("base", "sr1", "sr2")]
@@ -76,7 +78,42 @@ def test_what_a_config_says_of_a_step_reaches_it():
     config.train.accumulate_steps = 4
     given = build.step(config).keywords
     assert given["stratified_times"] is True and given["accumulate_steps"] == 4
+    assert given["compute_dtype"] == jnp.dtype(config.model.dtype)
     assert build.step(load("emoji_base", "paper")).keywords["stratified_times"] is False
+
+
+def uses(jaxpr, var):
+    """The equations that read `var`, in the programs that it is handed on to as well."""
+    for equation in jaxpr.eqns:
+        for index, read in enumerate(equation.invars):
+            if read is not var:
+                continue
+            inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
+            inner = [program for program in inner if hasattr(program, "eqns")]
+            if inner:
+                yield from uses(inner[0], inner[0].invars[index])
+            else:
+                yield equation
+
+
+@pytest.mark.parametrize("name", ["imagen_base64", "imagen_sr256"])
+def test_a_large_kernel_is_cast_before_anything_else(name):
+    """As fsdp has it, which casts them before it sends them."""
+    config = load(name, "paper")
+    config.data.batch_size = 1
+    params = jax.eval_shape(build.create(config, text_width=64), jax.random.key(0)).params
+    batch = build.batch_shapes(config, text_width=64)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    program = jax.make_jaxpr(build.loss_fn(config))(params, batch, keys).jaxpr
+    large = [
+        var
+        for var, leaf in zip(program.invars, jax.tree.leaves(params), strict=False)  # the batch and keys follow
+        if leaf.ndim > 1 and leaf.size >= parallel._SMALL
+    ]
+    assert len(large) > 100
+    for var in large:
+        assert {use.primitive.name for use in uses(program, var)} == {"convert_element_type"}
+        assert {use.params["new_dtype"] for use in uses(program, var)} == {jnp.dtype(config.model.dtype)}
 
 
 @pytest.mark.parametrize(

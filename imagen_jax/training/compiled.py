@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from imagen_jax.training import parallel
 from imagen_jax.training.collectives import Collectives, count_collectives
@@ -47,18 +46,12 @@ class Compiled(NamedTuple):
 
 
 def compile_step(
-    strategy: str,
-    train_step: parallel.TrainStep,
-    topology: Topology,
-    state: TrainState,
-    batch: Mapping[str, Any],
-    *,
-    compute_dtype: Any = jnp.float32,
+    strategy: str, train_step: parallel.TrainStep, topology: Topology, state: TrainState, batch: Mapping[str, Any]
 ) -> Compiled:
     """Compiles the program that a training runs; minutes for a network of the paper's size.
 
     Args:
-      strategy, train_step, compute_dtype: see `parallel.parallelise`.
+      strategy, train_step: see `parallel.parallelise`.
       state: shapes.
       batch: shapes [B,...], B of all chips together.
 
@@ -66,7 +59,7 @@ def compile_step(
       InputError: an unknown strategy, no TPU compiler, or no such slice.
     """
     devices = abstract_devices(topology)
-    run = parallel.parallelise(strategy, train_step, devices, state, compute_dtype=compute_dtype)
+    run = parallel.parallelise(strategy, train_step, devices, state)
     if run.device_axis:
         batch = {name: _divided(shape, len(devices)) for name, shape in batch.items()}
     step: Any = run.step

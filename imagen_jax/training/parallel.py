@@ -1,7 +1,9 @@
 """Running the pure train step on devices: strategies, which differ in where the state lies.
 
 pmap: the state is replicated, and gradients are averaged over the mapped axis. zero1 (arXiv 1910.02054): optimizer
-state and average are divided among the devices, of more than 32 among groups of 32. fsdp: parameters too.
+state and average are divided among the devices, of more than 32 among groups of 32. fsdp: parameters too, which are
+gathered in the type that the network computes in. In that type zero1 and fsdp also sum gradients over the devices of
+TPUs, as their compiler has it; pmap sums them in float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -24,6 +25,7 @@ _REPLICAS, _SHARDS = "replicas", "shards"
 # More would save little (1/32 of the paper's base is 0.3 GB), and leave parts too thin to be read at full speed.
 _MAX_SHARDS = 32
 # Biases, norms, Adafactor's factored moments: all together a thousandth of a network, and each would be a collective.
+# The last layer too, which is used in float32, and so must not be sent in another type.
 _SMALL = 2**16
 
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -58,19 +60,16 @@ class Parallel(NamedTuple):
         return jax.tree.map(whole, state, self.state_sharding)
 
 
-def parallelise(
-    strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any, *, compute_dtype: Any = jnp.float32
-) -> Parallel:
+def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
     """`train_step` by the strategy of this name, a key of `STRATEGIES`.
 
     Args:
       state: its arrays, or their shapes.
-      compute_dtype: what the network casts its large kernels to before it uses them; fsdp sends them in that type.
 
     Raises:
       InputError: there is no such strategy.
     """
-    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state, compute_dtype)
+    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state)
 
 
 def all_devices() -> list[Any]:
@@ -83,7 +82,7 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     return jax.device_put(tree, NamedSharding(_mesh(devices), P()))
 
 
-def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any, _compute_dtype: Any) -> Parallel:
+def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
     step = jax.pmap(
         partial(train_step, axis_name=AXIS),
         axis_name=AXIS,
@@ -99,9 +98,7 @@ def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any, _compute_dt
     return Parallel(step, jax.tree.map(lambda _: replicated, state), batch_sharding, device_axis=True)
 
 
-def _sharded(
-    train_step: TrainStep, devices: Sequence[Any], state: Any, compute_dtype: Any, *, shard_params: bool
-) -> Parallel:
+def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
     """Under `jax.jit`: the compiler puts in the collectives that the shardings ask for."""
     shards = max(n for n in range(1, _MAX_SHARDS + 1) if len(devices) % n == 0)
     mesh = Mesh(np.array(devices).reshape(-1, shards), (_REPLICAS, _SHARDS))
@@ -115,15 +112,16 @@ def _sharded(
         ema_params=jax.tree.map(divided, state.ema_params),
     )
 
-    # Without these two the compiler may divide the computation of a convolution by its channels, which moves
-    # activations, not weights, and takes more memory than it saves.
-    def gather(params: Any) -> Any:
+    def gather(params: Any, compute_dtype: Any) -> Any:
         if shard_params:
-            params = jax.tree.map(partial(_cast_divided, compute_dtype), params, sharding.params)
+            params = jax.tree.map(partial(_cast_kernel, compute_dtype), params, sharding.params)
         return jax.lax.with_sharding_constraint(params, whole)
 
+    # Without gather and scatter the compiler may divide the computation of a convolution by its channels, which moves
+    # activations, not weights, and takes more memory than it saves.
     scatter = partial(jax.lax.with_sharding_constraint, shardings=jax.tree.map(divided, state.params))
-    # Before the last operation, so that what was gathered is not also copied to where the old parameters lie.
+    # Before what becomes of the parameters is written to where the old ones lie: a collective can't write there, and
+    # what it brought would be copied once more.
     place = partial(jax.lax.with_sharding_constraint, shardings=sharding.params)
     batch_sharding = NamedSharding(mesh, P((_REPLICAS, _SHARDS)))
     step = jax.jit(
@@ -147,19 +145,19 @@ def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:
     return NamedSharding(mesh, P(*[_SHARDS if other == axis else None for other in range(leaf.ndim)]))
 
 
-def _cast_divided(dtype: Any, leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Kernels that are divided; what a network uses in float32 for exactness, scales and its last layer, is small."""
-    if not any(sharding.spec) or leaf.ndim == 1:
+def _cast_kernel(compute_dtype: Any, leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """A kernel that is divided, in `compute_dtype` and as divided as before; anything else as it is."""
+    if leaf.ndim == 1 or not any(sharding.spec):
         return leaf
-    # Said to be divided still, or the compiler would gather first and cast then.
-    return jax.lax.with_sharding_constraint(leaf.astype(dtype), sharding)
+    # Without the sharding the compiler would gather first, and cast then.
+    return jax.lax.with_sharding_constraint(leaf.astype(compute_dtype), sharding)
 
 
 def _mesh(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any, Any], Parallel]] = {
+STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any], Parallel]] = {
     "pmap": _pmap,
     "zero1": partial(_sharded, shard_params=False),
     "fsdp": partial(_sharded, shard_params=True),

@@ -88,7 +88,8 @@ def train_step(
     stratified_times: bool = False,
     accumulate_steps: int = 1,
     unroll: bool = False,
-    gather: Callable[[Params], Params] = lambda params: params,
+    compute_dtype: Any = jnp.float32,
+    gather: Callable[[Params, Any], Params] = lambda params, compute_dtype: params,
     scatter: Callable[[Params], Params] = lambda grads: grads,
     place: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
@@ -108,12 +109,14 @@ def train_step(
         activations of one part at a time, for one update.
       unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
         are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
-      gather, scatter, place: by `parallel`: of parameters before they are used, perhaps in another type; of gradients,
-        and of parameters before the update; of the updated parameters.
+      compute_dtype: what the network casts its large kernels to before it uses them.
+      gather, scatter, place: by `parallel`: of parameters before they are used, in their own type or compute_dtype; of
+        gradients, and of parameters before the update; of the updated parameters.
 
     Returns:
       The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
-      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are.
+      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are, and the norms are
+      of the update that was refused.
     """
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
@@ -129,7 +132,7 @@ def train_step(
         t = objective.stratified_times(jax.random.fold_in(step_key, batch_size), index=index, batch_size=batch_size)
 
     loss, grads = _mean_loss_and_gradient(
-        loss_fn, gather(state.params), (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
+        loss_fn, gather(state.params, compute_dtype), (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
     )
     if axis_name is not None:
         loss, grads = jax.lax.pmean((loss, grads), axis_name)
@@ -142,7 +145,7 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     # A step that isn't finite changes nothing but the counters.
     ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    kept_params, opt_state, ema_params = jax.tree.map(
+    kept_params, kept_opt_state, kept_ema_params = jax.tree.map(
         lambda new, old: jnp.where(ok, new, old),
         (place(params), opt_state, ema_params),
         (state.params, state.opt_state, state.ema_params),
@@ -151,8 +154,8 @@ def train_step(
         step=state.step + 1,
         skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
         params=kept_params,
-        opt_state=opt_state,
-        ema_params=ema_params,
+        opt_state=kept_opt_state,
+        ema_params=kept_ema_params,
     )
     metrics = {
         "loss": loss,
@@ -182,6 +185,7 @@ def _mean_loss_and_gradient(
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
+    # In float32, in whatever type the parameters, and so the gradients of a part, were gathered.
     zeros = (jnp.float32(0), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params))
     total, _ = jax.lax.scan(add, zeros, parts, unroll=num_parts if unroll else 1)
     return jax.tree.map(lambda x: x / num_parts, total)

@@ -83,9 +83,9 @@ def has_compiler() -> bool:
 
 
 def only_compile() -> None:
-    """For a process that compiles and runs nothing, called first: a TPU here may be training.
+    """First call of a process that compiles for abstract devices alone: a TPU here may be training.
 
-    Nothing compiled is kept: jax can't read back what is for devices that aren't there.
+    Nothing compiled is kept: jax can't read back what is for devices that aren't there, and warns.
     """
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)

@@ -4,7 +4,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -14,11 +13,6 @@ from imagen_jax.errors import InputError
 from imagen_jax.training import hosts, parallel
 from imagen_jax.training.checkpoint import Checkpointer
 from tests.training import tiny
-
-
-def positions():
-    return iter(grain.MapDataset.range(100).to_iter_dataset())
-
 
 # A step of two hosts on two cores takes a second, most of it in zero1's and fsdp's many messages.
 NUM_STEPS = {"pmap": 10, "zero1": 4, "fsdp": 4}
@@ -69,7 +63,7 @@ def main(folder: Path) -> None:
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(here.params)]
         results |= {f"{strategy}/losses": losses, f"{strategy}/params": np.concatenate([x.ravel() for x in leaves])}
 
-        batches = positions()
+        batches = tiny.positions()
         checkpointer = Checkpointer(folder / strategy, keep=3)
         for step in (1, 2):
             next(batches)
@@ -78,7 +72,7 @@ def main(folder: Path) -> None:
         checkpointer = Checkpointer(folder / strategy, keep=3)
         second_fails = strategy == "zero1" and not hosts.is_first()
         with unreadable_here(2) if second_fails else contextlib.nullcontext():
-            restored = checkpointer.restore(state, batches := positions())
+            restored = checkpointer.restore(state, batches := tiny.positions())
         checkpointer.close()
         results[f"{strategy}/restored"] = np.array([int(restored.step), next(batches)])
 

@@ -14,7 +14,7 @@ import pytest
 from imagen_jax.errors import EXIT_BAD_INPUT, InputError
 from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer, NoCheckpointError, load_ema_params
-from tests.training import full_disk, tiny
+from tests.training import tiny
 
 
 def data():
@@ -189,16 +189,15 @@ def test_export_takes_the_newest_whole_one(tmp_path):
 
 def test_a_full_disk_is_one_clear_error_and_costs_no_older_checkpoint(tmp_path):
     # Python ignores SIGXFSZ, so that a write beyond the limit is an error, as on a full disk.
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.full_disk", str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    program = [sys.executable, "-m", "tests.training.full_disk", str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == EXIT_BAD_INPUT, done.stderr
     assert re.search(r"^error: can't write checkpoints to .*make space", done.stderr, re.M), done.stderr
-    checkpointer = Checkpointer(tmp_path, keep=3)
-    restored = checkpointer.restore(jax.device_put(tiny.state(seed=2)), full_disk.positions())
-    assert checkpointer.latest_step == 1
+    checkpointer, batches = Checkpointer(tmp_path, keep=3), tiny.positions()
+    restored = checkpointer.restore(jax.device_put(tiny.state(seed=3)), batches)
+    assert (checkpointer.latest_step, next(batches)) == (1, 1)
     checkpointer.close()
-    jax.tree.map(np.testing.assert_array_equal, restored.params, tiny.state().params)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, tiny.state(seed=1).params)
 
 
 def test_no_room_to_restore_is_not_the_checkpoints_fault(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from imagen_jax.training import compiled, parallel
@@ -120,8 +122,8 @@ def test_fsdp_gathers_kernels_in_the_type_they_are_used_in(monkeypatch):
     shapes = jax.eval_shape(lambda: tiny.state())
     batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in tiny.batch().items()}
     gathered = {}
-    for dtype in ("float32", "bfloat16"):
-        step = tiny.step(model=tiny.MODEL.clone(dtype=dtype))
-        measured = compile_step("fsdp", step, parse_topology("v5e:2x2"), shapes, batch, compute_dtype=dtype)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        step = partial(tiny.step(model=tiny.MODEL.clone(dtype=dtype)), compute_dtype=dtype)
+        measured = compile_step("fsdp", step, parse_topology("v5e:2x2"), shapes, batch)
         gathered[dtype] = measured.collectives["all-gather"].num_bytes
-    assert 0.45 < gathered["bfloat16"] / gathered["float32"] < 0.55
+    assert 0.45 < gathered[jnp.bfloat16] / gathered[jnp.float32] < 0.55

@@ -45,7 +45,7 @@ def test_two_hosts_train_as_one_does(results, alone, strategy):
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
 def test_what_two_hosts_have_saved_one_goes_on_from(folder, alone, strategy):
     saved, _ = alone[host.NUM_STEPS[strategy]]
-    checkpointer, batches = Checkpointer(folder / strategy, keep=3), host.positions()
+    checkpointer, batches = Checkpointer(folder / strategy, keep=3), tiny.positions()
     fresh = parallel.replicate(tiny.state_of(tiny.state(seed=3).params, tiny.sgd()), jax.devices())
     restored = checkpointer.restore(fresh, batches)
     checkpointer.close()

@@ -3,6 +3,7 @@
 from functools import cache, partial
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 import optax
@@ -34,6 +35,11 @@ def batch(seed: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
         "text_emb": rng.normal(size=(size, TOKENS, WIDTH)).astype(np.float32),
         "text_mask": np.arange(TOKENS)[None, :] < rng.integers(1, TOKENS + 1, (size, 1)),
     }
+
+
+def positions() -> grain.DatasetIterator:
+    """In place of a run's data: 0, 1, 2 ..."""
+    return iter(grain.MapDataset.range(100).to_iter_dataset())
 
 
 def optimizer() -> optax.GradientTransformation:
