@@ -115,8 +115,7 @@ def train_step(
 
     Returns:
       The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
-      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are, and the norms are
-      of the update that was refused.
+      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are.
     """
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
@@ -143,24 +142,23 @@ def train_step(
     params = cast(Params, optax.apply_updates(own_params, updates))
     ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
     grad_norm = optax.tree.norm(grads)
-    # A step that isn't finite changes nothing but the counters.
     ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    kept_params, kept_opt_state, kept_ema_params = jax.tree.map(
-        lambda new, old: jnp.where(ok, new, old),
-        (place(params), opt_state, ema_params),
-        (state.params, state.opt_state, state.ema_params),
-    )
+
+    def keep(new: Any, old: Any) -> Any:
+        """A step that isn't finite changes nothing but the counters."""
+        return jax.tree.map(lambda new, old: jnp.where(ok, new, old), new, old)
+
     new_state = TrainState(
         step=state.step + 1,
         skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
-        params=kept_params,
-        opt_state=kept_opt_state,
-        ema_params=kept_ema_params,
+        params=keep(place(params), state.params),
+        opt_state=keep(opt_state, state.opt_state),
+        ema_params=keep(ema_params, state.ema_params),
     )
     metrics = {
         "loss": loss,
         "grad_norm": grad_norm,
-        "param_norm": optax.tree.norm(params),
+        "param_norm": optax.tree.norm(keep(params, own_params)),
         "update_norm": optax.tree.norm(updates),
         "skipped_in_row": new_state.skipped_in_row,
     }
