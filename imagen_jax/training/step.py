@@ -158,6 +158,7 @@ def train_step(
     metrics = {
         "loss": loss,
         "grad_norm": grad_norm,
+        # Of what is written anyway: for the norm of anything else pmap would read all parameters once more.
         "param_norm": optax.tree.norm(keep(params, own_params)),
         "update_norm": optax.tree.norm(updates),
         "skipped_in_row": new_state.skipped_in_row,

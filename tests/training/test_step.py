@@ -126,6 +126,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(jitted):
     skipped, metrics = jitted(state, bad, jax.random.key(0))
     assert not np.isfinite(metrics["loss"])
     assert (int(skipped.step), int(skipped.skipped_in_row), int(metrics["skipped_in_row"])) == (2, 1, 1)
+    np.testing.assert_allclose(metrics["param_norm"], optax.tree.norm(state.params), rtol=1e-6)
     for part in ("params", "opt_state", "ema_params"):
         jax.tree.map(np.testing.assert_array_equal, getattr(skipped, part), getattr(state, part))
     again, _ = jitted(skipped, bad, jax.random.key(0))
