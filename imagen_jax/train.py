@@ -20,7 +20,7 @@ from imagen_jax import config as config_lib
 from imagen_jax import workdir as workdir_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
-from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError
+from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError, NotFiniteError
 from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
@@ -121,7 +121,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     except NoCheckpointError as error:
         logging.error("%s", error)
         return EXIT_NO_CHECKPOINT
-    except loop.NotFiniteError as error:
+    except NotFiniteError as error:
         logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)
         return EXIT_NOT_FINITE
     if not done:

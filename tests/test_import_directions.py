@@ -15,18 +15,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((REPO / "configs").glob("*.py"))
 LAUNCH = sorted((REPO / "launch").glob("*.py"))
 
-BASE = {"types", "errors", "registry", "files"}
+BASE = {"types", "errors", "registry", "files", "storage"}
 PARTS = {"diffusion", "models", "text", "data"}
 RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.
 ALLOWED = {
     "__init__": set(),
-    **dict.fromkeys(BASE | PARTS | {"config", "cli"}, BASE),
+    **dict.fromkeys(BASE | PARTS | {"config", "cli", "shared_flags"}, BASE),
     **dict.fromkeys(RUNS, BASE | PARTS),
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
 }
-ALLOWED["build"] = set(ALLOWED) - {"__init__", "cli", "config"}
-ALLOWED["sampling_flags"] = BASE | {"cli", "diffusion"}
+ALLOWED["build"] = set(ALLOWED) - {"__init__", "cli", "shared_flags", "config"}
+ALLOWED["sampling_flags"] = BASE | {"shared_flags", "diffusion"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}
 

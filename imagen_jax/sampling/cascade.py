@@ -35,7 +35,7 @@ class StageConfig:
       max_aug_level: the highest augmentation level that it was trained with.
       max_tokens, text_width: L and D of the text it was trained with.
       encoder_name, encoder_fingerprint: of the text encoder; text_encoder: its folder while training.
-      source: the data it was trained on.
+      source, source_fingerprint: the data it was trained on, and a hash of it ("" in folders of earlier versions).
       sampling: default `SamplingSettings`.
       step: of training; 0 while training goes on.
     """
@@ -53,6 +53,7 @@ class StageConfig:
     text_encoder: str
     source: str
     sampling: Mapping[str, Any]
+    source_fingerprint: str = ""
     max_aug_level: float = 1.0
     step: int = 0
 

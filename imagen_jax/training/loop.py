@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from imagen_jax.errors import NotFiniteError
 from imagen_jax.training import hosts
 from imagen_jax.training.checkpoint import Checkpointer
 from imagen_jax.training.clock import Clock
@@ -28,10 +29,6 @@ EvaluateFn = Callable[[Params, int], Iterator[tuple[str, float | np.ndarray]]]
 
 # A few bad steps are skipped and forgotten; so many in a row are a run that has diverged.
 _MAX_SKIPPED_IN_ROW = 20
-
-
-class NotFiniteError(RuntimeError):
-    """The loss or the gradient has not been a finite number for many steps."""
 
 
 def train(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.training.clock import Clock
-from imagen_jax.training.loop import NotFiniteError, train
+from imagen_jax.training.loop import train
 from imagen_jax.training.metrics import read_metrics
 from imagen_jax.training.parallel import Parallel
 from tests.training import tiny

@@ -1,0 +1,124 @@
+"""Failures of a disk or a bucket: told from all other errors, whichever library met them, and said once.
+
+Libraries that write in threads of their own (orbax, TFDS) log or print a traceback for each write that fails, before
+and after the one exception that reaches their caller. `quiet_libraries` keeps those off the terminal, and remembers
+them: a command that seemed to succeed has then failed all the same.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imagen_jax.errors import StorageError
+
+# What may be gone tomorrow, without any change to the command. Not permissions or missing folders: mistakes.
+_FAILURES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full, or at a limit
+    errno.EROFS,
+    *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO),  # gone, or broken
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNABORTED),  # a network's
+)
+_REMEDY = "make space, or mount it again, and run the same command again"
+
+_background: list[str] = []  # what failed in threads of libraries, for `raise_background_failure`
+
+
+def describe_failure(error: BaseException) -> str | None:
+    """'No space left on device: "PATH"' if a disk's failure is what `error` is, or came from; None for other errors.
+
+    Looks at the whole chain of causes, and at the messages of libraries that keep only the system's words.
+    """
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in _FAILURES:
+            path = f': "{link.filename}"' if link.filename is not None else ""
+            return f"{os.strerror(link.errno)}{path}"
+    for link in _chain(error):
+        message = str(link)
+        for number in _FAILURES:
+            if os.strerror(number) in message:
+                return os.strerror(number)
+    return None
+
+
+@contextlib.contextmanager
+def writing(what: str | Path) -> Iterator[None]:
+    """Turns a disk's failure inside into a `StorageError` that names `what` was written, a path or some words.
+
+    Raises:
+      StorageError: such a failure. Other exceptions pass.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        reason = describe_failure(error)
+        if reason is None:
+            raise
+        raise StorageError(f'can\'t write "{what}": {reason}; {_REMEDY}') from error
+
+
+def message_of(error: BaseException) -> str | None:
+    """The line for a failure that nobody has caught and named; None for other errors."""
+    reason = describe_failure(error)
+    return reason and f"{reason}; {_REMEDY}"
+
+
+def raise_background_failure() -> None:
+    """Raises StorageError if a library's thread has failed to write since the process was started."""
+    if _background:
+        raise StorageError(f"{_background[0]}; {_REMEDY}")
+
+
+def quiet_libraries() -> None:
+    """Keeps what threads, event loops and finalisers of libraries print of a disk's failure off the terminal."""
+    thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
+
+    def in_thread(args: Any) -> None:
+        if args.exc_value is None or not _remember(args.exc_value):
+            thread_hook(args)
+
+    def unraisable(args: Any) -> None:
+        if args.exc_value is None or not (_remember(args.exc_value) or _background):
+            unraisable_hook(args)
+
+    threading.excepthook, sys.unraisablehook = in_thread, unraisable
+    # orbax logs by absl, and asyncio what nobody has fetched from a task.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_no_storage_failure)
+
+
+def _is_no_storage_failure(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        return not (_remember(error) or (_background and record.name == "asyncio"))
+    if record.levelno >= logging.WARNING and "orbax" in record.pathname:
+        return not any(os.strerror(number) in record.getMessage() for number in _FAILURES)
+    return True
+
+
+def _remember(error: BaseException) -> bool:
+    reason = describe_failure(error)
+    if reason:
+        _background.append(reason)
+    return bool(reason)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        link = left.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        left += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            left += link.exceptions
