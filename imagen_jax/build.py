@@ -33,7 +33,7 @@ from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
-from imagen_jax.training.optimizer import make_optimizer
+from imagen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.plan import Work, count_work
 from imagen_jax.training.state import create_state, model_inputs
@@ -129,6 +129,14 @@ def optimizer(config: Any) -> optax.GradientTransformation:
     return make_optimizer(**config.optimizer.to_dict())
 
 
+def learning_rate(config: Any) -> optax.Schedule:
+    """The learning rate of `config.optimizer` by the number of updates."""
+    settings = config.optimizer
+    return learning_rate_schedule(
+        settings.learning_rate, warmup_steps=settings.warmup_steps, decay_steps=settings.decay_steps
+    )
+
+
 def schedule(config: Any) -> Schedule:
     """The noise schedule of `config.diffusion`, for images of the stage's size."""
     return make_schedule(config.diffusion.schedule, image_size=config.data.image_size)
@@ -158,6 +166,7 @@ def step(config: Any, *, platform: str | None = None) -> Any:
         loss_fn=loss_fn(config),
         optimizer=optimizer(config),
         ema_decay=config.ema_decay,
+        learning_rate=learning_rate(config),
         stratified_times=config.diffusion.stratified_times,
         accumulate_steps=config.train.accumulate_steps,
         unroll=(platform or jax.default_backend()) == "cpu",

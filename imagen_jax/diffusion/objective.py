@@ -81,6 +81,11 @@ def stratified_times(key: jax.Array, *, index: jax.Array, batch_size: int) -> ja
     return (jax.random.uniform(key) + index / batch_size) % 1.0
 
 
+def draw_times(keys: jax.Array) -> jax.Array:
+    """Draws the times that `diffusion_loss` draws from the same `keys` [B] when it is given none: t ~ U(0, 1), [B]."""
+    return jax.vmap(lambda key: jax.random.uniform(jax.random.split(key)[0]))(keys)
+
+
 def logsnr_and_speed(schedule: Schedule, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """logsnr and speed = -dlogsnr / dt at t, each of t's shape; 1 / speed is logsnr's density under t ~ U(0, 1)."""
     logsnr, slope = jax.jvp(schedule, (t,), (jnp.ones_like(t),))

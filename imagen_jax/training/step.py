@@ -16,6 +16,9 @@ from imagen_jax.types import Batch, Params
 
 Metrics = dict[str, jax.Array]
 
+# Losses are averaged by noise level too: t in [0, 0.2), [0.2, 0.4) ... [0.8, 1].
+NUM_LEVELS = 5
+
 
 class LossFn(Protocol):
     """(params, batch, keys [B], t [B] or None) -> loss [B]; without t, the times are drawn from the keys."""
@@ -76,6 +79,11 @@ def make_loss_fn(
     return loss_fn
 
 
+def loss_times(keys: jax.Array) -> jax.Array:
+    """Draws the times [B] that a loss of `make_loss_fn` draws from the same `keys` [B] when it is given none."""
+    return objective.draw_times(jax.vmap(lambda key: jax.random.split(key, 4)[3])(keys))
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -85,6 +93,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     axis_name: str | None,
+    learning_rate: optax.Schedule | None = None,
     stratified_times: bool = False,
     accumulate_steps: int = 1,
     unroll: bool = False,
@@ -102,6 +111,7 @@ def train_step(
       state: the same on all devices.
       batch: arrays [B,...], this device's share.
       key: the run's key, the same at every step.
+      learning_rate: of the optimizer, by the number of its updates; only to be reported.
       axis_name: the mapped axis over which losses and gradients are averaged; None on a single device.
       stratified_times: spread the times evenly over the global batch (`objective.stratified_times`), instead of drawing
         each by itself.
@@ -114,8 +124,10 @@ def train_step(
         gradients, and of parameters before the update; of the updated parameters.
 
     Returns:
-      The new state, and scalars: loss, grad_norm, param_norm, update_norm, float32; skipped_in_row, int32. Where the
-      loss or the gradient's norm is not finite, parameters, optimizer and average stay what they are.
+      The new state, and scalars: loss, grad_norm, param_norm, update_norm, learning_rate (if given), float32;
+      skipped_in_row, int32; and [NUM_LEVELS] float32: level_losses, the sum of losses by noise level, and level_counts,
+      of how many examples (both over the number of devices). Where the loss or the gradient's norm is not finite,
+      parameters, optimizer and average stay what they are.
     """
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
@@ -125,16 +137,18 @@ def train_step(
     index = first + jnp.arange(local_size)
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda index: jax.random.fold_in(step_key, index))(index)
-    t = None
     if stratified_times:
         # Folded with the index after the last example's, whose key is nobody's.
         t = objective.stratified_times(jax.random.fold_in(step_key, batch_size), index=index, batch_size=batch_size)
+    else:
+        # What the loss would draw by itself: here, because losses are reported by it.
+        t = loss_times(keys)
 
-    loss, grads = _mean_loss_and_gradient(
+    (loss, levels), grads = _mean_loss_and_gradient(
         loss_fn, gather(state.params, compute_dtype), (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
     )
     if axis_name is not None:
-        loss, grads = jax.lax.pmean((loss, grads), axis_name)
+        loss, levels, grads = jax.lax.pmean((loss, levels, grads), axis_name)
     # The update reads and writes each number many times over: of its own part of the parameters alone.
     grads, own_params = scatter(grads), scatter(state.params)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, own_params)
@@ -157,24 +171,35 @@ def train_step(
     )
     metrics = {
         "loss": loss,
+        "level_losses": levels[0],
+        "level_counts": levels[1],
         "grad_norm": grad_norm,
         # Of what is written anyway: for the norm of anything else pmap would read all parameters once more.
         "param_norm": optax.tree.norm(keep(params, own_params)),
         "update_norm": optax.tree.norm(updates),
         "skipped_in_row": new_state.skipped_in_row,
     }
+    if learning_rate is not None:
+        # The optimizer's own count: a skipped step is none of its updates.
+        _, num_updates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")[0]
+        metrics["learning_rate"] = jnp.asarray(learning_rate(num_updates), jnp.float32)
     return new_state, metrics
 
 
 def _mean_loss_and_gradient(
     loss_fn: LossFn, params: Params, examples: Any, *, num_parts: int, unroll: bool
-) -> tuple[jax.Array, Params]:
-    """The mean loss of `examples`, arguments of `loss_fn` of [B,...], and its gradient, in `num_parts` parts."""
+) -> tuple[tuple[jax.Array, jax.Array], Params]:
+    """The mean loss of `examples`, arguments of `loss_fn` of [B,...], and its gradient, in `num_parts` parts.
 
-    def mean_loss(params: Params, part: Any) -> jax.Array:
-        return jnp.mean(loss_fn(params, *part))
+    Returns:
+      (loss, sums and counts by noise level [2, NUM_LEVELS]), gradient.
+    """
 
-    value_and_grad = jax.value_and_grad(mean_loss)
+    def mean_loss(params: Params, part: Any) -> tuple[jax.Array, jax.Array]:
+        losses = loss_fn(params, *part)
+        return jnp.mean(losses), _by_level(losses, part[2])
+
+    value_and_grad = jax.value_and_grad(mean_loss, has_aux=True)
     if num_parts == 1:
         return value_and_grad(params, examples)
     # B / num_parts is whole: `config.validate` checks it. Every num_parts-th example is in a part, so that each device
@@ -185,6 +210,17 @@ def _mean_loss_and_gradient(
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
     # In float32, in whatever type the parameters, and so the gradients of a part, were gathered.
-    zeros = (jnp.float32(0), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params))
-    total, _ = jax.lax.scan(add, zeros, parts, unroll=num_parts if unroll else 1)
-    return jax.tree.map(lambda x: x / num_parts, total)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+    nothing = (jnp.float32(0), jnp.zeros((2, NUM_LEVELS), jnp.float32))
+    ((loss, levels), grads), _ = jax.lax.scan(add, (nothing, zeros), parts, unroll=num_parts if unroll else 1)
+    loss, grads = jax.tree.map(lambda x: x / num_parts, (loss, grads))
+    return (loss, levels), grads
+
+
+def _by_level(losses: jax.Array, t: jax.Array) -> jax.Array:
+    """Sums of `losses` [B] by noise level, and how many there were: [2, NUM_LEVELS] float32. Not differentiated."""
+    level = jnp.minimum((t * NUM_LEVELS).astype(jnp.int32), NUM_LEVELS - 1)
+    is_of = jax.nn.one_hot(level, NUM_LEVELS)
+    losses = jax.lax.stop_gradient(losses)[:, None]
+    # Not a product: infinity times 0 would be no number in all levels.
+    return jnp.stack([jnp.sum(jnp.where(is_of > 0, losses, 0.0), axis=0), jnp.sum(is_of, axis=0)])

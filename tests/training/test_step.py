@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from imagen_jax.diffusion.schedules import cosine
-from imagen_jax.training.step import make_loss_fn, train_step
+from imagen_jax.training.step import loss_times, make_loss_fn, train_step
 from tests.training import tiny
 
 
@@ -96,11 +96,57 @@ def times_of(**settings):
 
 
 def test_stratified_times_are_one_in_each_interval_and_new_at_every_step():
-    assert times_of() == [None, None]
     first, second = (np.asarray(t) for t in times_of(stratified_times=True))
     for t in (first, second):
         np.testing.assert_array_equal(np.sort(np.floor(t * 16)), np.arange(16))
     assert (np.abs(first - second) > 1e-3).all()
+
+
+def test_a_step_takes_the_times_that_its_loss_would_draw_by_itself():
+    batch, keys = tiny.batch(size=16), jax.random.split(jax.random.key(3), 16)
+    by_itself, told = Probe(), Probe()
+    settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
+    make_loss_fn(cast(Any, by_itself), **settings)({}, batch, keys)
+    make_loss_fn(cast(Any, told), **settings)({}, batch, keys, loss_times(keys))
+    for name in ("z", "logsnr"):
+        np.testing.assert_array_equal(by_itself.seen[name], told.seen[name])
+    # And they are new at every step.
+    first, second = times_of()
+    assert (first != second).all()
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_losses_are_summed_by_noise_level(accumulate_steps):
+    t = np.array([0.0, 0.19, 0.2, 0.5, 0.95, 1.0, 0.99, 0.81], np.float32)
+
+    def loss_fn(params, batch, keys, t=None):
+        return batch["image"][:, 0, 0, 0] * params["one"]
+
+    batch = {"image": np.arange(8.0, dtype=np.float32)[:, None, None, None]}
+    step = partial(train_step, loss_fn=loss_fn, optimizer=optax.identity(), ema_decay=0.99, axis_name=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imagen_jax.training.step.loss_times", lambda keys: jnp.asarray(t))
+        state = tiny.state_of({"one": np.ones((), np.float32)}, optax.identity())
+        _, metrics = step(state, batch, jax.random.key(0), accumulate_steps=accumulate_steps)
+    np.testing.assert_allclose(metrics["level_counts"], [2, 1, 1, 0, 4])
+    np.testing.assert_allclose(metrics["level_losses"], [0 + 1, 2, 3, 0, 4 + 5 + 6 + 7])
+    assert float(metrics["loss"]) == 3.5
+
+
+def test_the_learning_rate_is_that_of_the_update_and_a_skipped_step_is_none():
+    schedule = optax.linear_schedule(0.0, 1.0, 10)
+    optimizer = optax.adam(schedule)
+
+    def loss_fn(params, batch, keys, t=None):
+        return batch["image"][:, 0, 0, 0] * params["one"]
+
+    step = partial(train_step, loss_fn=loss_fn, optimizer=optimizer, ema_decay=0.99, axis_name=None)
+    state, rates = tiny.state_of({"one": np.ones((), np.float32)}, optimizer), []
+    for value in (1.0, np.inf, 1.0):
+        batch = {"image": np.full((4, 1, 1, 1), value, np.float32)}
+        state, metrics = step(state, batch, jax.random.key(0), learning_rate=schedule)
+        rates.append(float(metrics["learning_rate"]))
+    np.testing.assert_allclose(rates, [0.0, 0.1, 0.1], rtol=1e-5)
 
 
 # test_parallel has the other numbers of parts, with a smaller network.
@@ -116,8 +162,11 @@ def test_in_two_parts_the_network_learns_the_same(jitted):
 
 def test_metrics_tell_the_size_of_gradient_parameters_and_update(jitted):
     _, metrics = jitted(tiny.state(), tiny.batch(), jax.random.key(0))
-    assert set(metrics) == {"loss", "grad_norm", "param_norm", "update_norm", "skipped_in_row"}
-    assert all((float(value) > 0) == (name != "skipped_in_row") for name, value in metrics.items())
+    names = {"loss", "grad_norm", "param_norm", "update_norm", "skipped_in_row"}
+    assert set(metrics) == names | {"level_losses", "level_counts"}
+    assert all((float(metrics[name]) > 0) == (name != "skipped_in_row") for name in names)
+    assert float(metrics["level_counts"].sum()) == tiny.BATCH
+    np.testing.assert_allclose(metrics["level_losses"].sum() / tiny.BATCH, metrics["loss"], rtol=1e-5)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(jitted):
