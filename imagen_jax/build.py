@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from imagen_jax.data.pipeline import pad_text
+from imagen_jax.data.pipeline import make_dataset, pad_text
 from imagen_jax.data.preprocess import full_image, stage_input
 from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
@@ -33,6 +33,7 @@ from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
+from imagen_jax.training.held_out import HeldOutLoss
 from imagen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.plan import Work, count_work
@@ -233,6 +234,53 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         text_encoder=str(Path(config.data.text_encoder).resolve()) if config.data.text_encoder else "",
         source=config.data.source,
         source_fingerprint=text_store.source_fingerprint,
+    )
+
+
+def split(config: Any, source: Source) -> tuple[list[int] | None, list[int]]:
+    """Divides the records of `source` into those that are trained on (None: all) and `config.data.held_out` others.
+
+    Raises:
+      InputError: nothing is left to train on.
+    """
+    count = config.data.held_out
+    if not count:
+        return None, []
+    if count >= len(source):
+        raise InputError(
+            f"config.data.held_out = {count} leaves nothing to train on of the {len(source)} examples of "
+            f"{config.data.source}; use less than {len(source)}"
+        )
+    # The end of the order whose beginning `sample_metrics` takes its captions from.
+    order = np.random.default_rng(config.seed).permutation(len(source))
+    return sorted(map(int, order[:-count])), sorted(map(int, order[-count:]))
+
+
+def held_out_loss(config: Any, *, source: Source, text_store: TextStore, rows: Sequence[int]) -> HeldOutLoss:
+    """The loss of these records of `source`, whole images with their captions."""
+    diffusion, data = config.diffusion, config.data
+    return HeldOutLoss(
+        make_loss_fn(
+            model(config),
+            schedule=schedule(config),
+            prediction=diffusion.prediction,
+            weighting=diffusion.weighting,
+            caption_drop_rate=0.0,
+            max_aug_level=diffusion.max_aug_level,
+        ),
+        make_dataset(
+            source,
+            text_store,
+            image_size=data.image_size,
+            low_res_size=data.low_res_size or None,
+            batch_size=min(len(rows), config.evaluation.batch_size),
+            max_tokens=data.max_tokens,
+            seed=config.seed,
+            shuffle=False,
+            rows=rows,
+        ),
+        num_examples=len(rows),
+        seed=config.seed,
     )
 
 

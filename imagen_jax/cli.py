@@ -81,10 +81,10 @@ def _report(error: Exception) -> int:
     codes = {InputError: EXIT_BAD_INPUT, StorageError: EXIT_STORAGE, NotFiniteError: EXIT_NOT_FINITE}
     known = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
     if known is not None:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return known
     if message := storage.message_of(error):
-        print(f"error: {message}", file=sys.stderr)
+        _say(f"error: {message}")
         return EXIT_STORAGE
     # A folder that may not be written: the user's to mend. Without a file name it may be a bug.
     if isinstance(error, OSError) and error.filename is not None:
@@ -92,6 +92,11 @@ def _report(error: Exception) -> int:
         return EXIT_BAD_INPUT
     traceback.print_exc()
     return _EXIT_CRASH
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # sent to a file on the disk that is full
+        print(line, file=sys.stderr, flush=True)
 
 
 def _flush() -> None:

@@ -24,11 +24,12 @@ _FIXED_FOR_A_RUN = {
     "data.image_size",
     "data.low_res_size",
     "data.max_tokens",
+    "data.held_out",
     "optimizer.name",
 }
 
 _FIELDS = {
-    "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens",
+    "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens held_out",
     "model": "name channels channel_mults num_blocks",
     "diffusion": "schedule prediction weighting stratified_times caption_drop_rate max_aug_level",
     "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
@@ -63,6 +64,7 @@ def base_config() -> Any:
             "crop_size": 0,  # train on random crops of this size; 0: on whole images
             "batch_size": 2048,  # images a step, over all devices
             "max_tokens": 128,  # text tokens an example; longer captions are cut
+            "held_out": 0,  # examples, drawn with the seed, that are not trained on; their loss is measured instead
         }
     )
     config.model = ConfigDict(
@@ -236,7 +238,13 @@ def _check_ranges(config: Any) -> None:
     for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field not in not_ints]:
         if not _is_int(flat[name]) or flat[name] <= 0:
             _fail(name, flat[name], "> 0")
-    for name in ("data.low_res_size", "data.crop_size", "optimizer.warmup_steps", "optimizer.decay_steps"):
+    for name in (
+        "data.low_res_size",
+        "data.crop_size",
+        "data.held_out",
+        "optimizer.warmup_steps",
+        "optimizer.decay_steps",
+    ):
         if not _is_int(flat[name]) or flat[name] < 0:
             _fail(name, flat[name], ">= 0")
     if not (_is_int(config.seed) and 0 <= config.seed < 2**32):

@@ -3,12 +3,13 @@
 python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
 
 The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0
-done; 42 stopped by SIGTERM after a checkpoint; 2 a mistake in the command or the config; 3 all checkpoints are damaged;
-4 the loss or its gradient was not finite, 20 steps in a row.
+done; 42 stopped by SIGTERM after a checkpoint, 130 by Ctrl-C, likewise (a second Ctrl-C leaves at once); 2 a mistake in
+the command or the config; 3 all checkpoints are damaged; 4 the loss or its gradient was not finite, 20 steps in a row;
+5 the disk is full, read-only or gone.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from absl import flags, logging
@@ -20,8 +21,17 @@ from imagen_jax import config as config_lib
 from imagen_jax import workdir as workdir_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
-from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError, NotFiniteError
+from imagen_jax.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NO_CHECKPOINT,
+    EXIT_NOT_FINITE,
+    EXIT_PREEMPTED,
+    InputError,
+    NotFiniteError,
+)
 from imagen_jax.evaluation.base import Evaluator
+from imagen_jax.sampling.cascade import StageConfig
+from imagen_jax.shared_flags import define_path
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
@@ -29,7 +39,7 @@ from imagen_jax.training.state import count_parameters, parameter_table
 from imagen_jax.training.topology import running_on
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and samples.")
+_WORKDIR = define_path("workdir", None, "Folder of checkpoints, metrics and samples.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved config and the parameter table, and exit.")
 _PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "FROM:TO, as in 100:110: trace the steps after the 100th up to the 110th (WORKDIR/profile)."
@@ -51,7 +61,7 @@ def main() -> int:
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
     profile_steps = _profile_steps()
-    code = _train(config, Path(_WORKDIR.value), profile_steps)
+    code = _train(config, _WORKDIR.value, profile_steps)
     hosts.disconnect()
     return code
 
@@ -59,6 +69,7 @@ def main() -> int:
 def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
+    trained_on, held_out = build.split(config, source)
     dataset = make_dataset(
         source,
         text_store,
@@ -70,6 +81,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        rows=trained_on,
     )
     stage = build.stage_config(config, text_store=text_store)
     # What can't be built fails here, before anything is written or compiled.
@@ -85,6 +97,9 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     if config.evaluation.metrics:
         metrics = build.sample_metrics(config, stage=stage, source=source, text_store=text_store)
         evaluators.append((config.evaluation.every, metrics))
+    if held_out:
+        loss = build.held_out_loss(config, source=source, text_store=text_store, rows=held_out)
+        evaluators.append((config.train.sample_every, loss))
     claim = Claim(workdir) if hosts.is_first() else None
     if claim:
         workdir_lib.describe(workdir, config, stage)
@@ -93,15 +108,18 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     run = parallel.parallelise(config.train.strategy, build.step(config), devices, shapes)
     state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
-    logging.info(
-        "%s: %.1fM parameters, %d images of %s, text by %s, %s on %d %s device(s)",
-        workdir, count_parameters(state.params) / 1e6, len(source), config.data.source,
-        text_store.encoder_name, config.train.strategy, len(devices), devices[0].platform,
+    _say_what_starts(workdir, config, stage)
+    logging.info("%.1fM parameters, %s on %d %s device(s)",
+        count_parameters(state.params) / 1e6, config.train.strategy, len(devices), devices[0].platform,
+    )  # fmt: skip
+    logging.info("%d images of %s%s, text by %s",
+        len(source) - len(held_out), config.data.source,
+        f" ({len(held_out)} more are held out)" if held_out else "", text_store.encoder_name,
     )  # fmt: skip
     slice_ = running_on(devices)
     seconds_at_peak = build.work(config, text_width=text_store.width).seconds_at_peak(slice_) if slice_ else None
     try:
-        _, done = loop.train(
+        _, ending = loop.train(
             state,
             run,
             prefetch_to_devices(iter(dataset), sharding=run.batch_sharding, device_axis=run.device_axis),
@@ -117,24 +135,50 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
             check_claim=claim.check if claim else lambda: None,
             stall_s=60 * config.train.stall_minutes,
             profile_steps=profile_steps,
+            description=config_lib.to_json(config),
         )
     except NoCheckpointError as error:
         logging.error("%s", error)
         return EXIT_NO_CHECKPOINT
     except NotFiniteError as error:
-        logging.error("%s; run the same command with another setting to go on from the last checkpoint", error)
+        logging.error("%s", error)
         return EXIT_NOT_FINITE
-    if not done:
-        logging.warning("Stopped by SIGTERM after a checkpoint; the same command goes on from there.")
-        return EXIT_PREEMPTED
-    return 0
+    if ending == "done":
+        _say_what_comes_next(workdir, config)
+    return _CODES[ending]
+
+
+_CODES: dict[Literal["done", "terminated", "interrupted"], int] = {
+    "done": 0,
+    "terminated": EXIT_PREEMPTED,
+    "interrupted": EXIT_INTERRUPTED,
+}
+
+
+def _say_what_starts(workdir: Path, config: Any, stage: StageConfig) -> None:
+    size, low_res = stage.image_size, stage.low_res_size
+    logging.info("%s", workdir)
+    if low_res:
+        logging.info("A super-resolution stage: from %d px and text to %d px", low_res, size)
+    else:
+        logging.info("A base stage: from text to %d px", size)
+    logging.info("%d steps of %d images", config.train.num_steps, config.data.batch_size)
+
+
+def _say_what_comes_next(workdir: Path, config: Any) -> None:
+    before = "" if not config.data.low_res_size else "BASE,...,"  # its own workdir is the last of the list
+    logging.info(
+        "Done. To sample from it: python -m imagen_jax.export --workdirs=%s%s --out=CASCADE; for larger images, before "
+        "that: train a stage with config.data.low_res_size=%d",
+        before, workdir, config.data.image_size,
+    )  # fmt: skip
 
 
 def _what_must_be_equal(config: Any) -> dict[str, Any]:
     settings = flatten_dict(config.to_dict(), sep=".", keep_empty_nodes=True)
     return {
         **{f"config.{name}": str(value) for name, value in settings.items()},
-        "--workdir": _WORKDIR.value,
+        "--workdir": str(_WORKDIR.value),
         "the code's revision": workdir_lib.revision(),
         "jax's version": jax.__version__,
     }

@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 import imagen_jax
 from imagen_jax import config as config_lib
 from imagen_jax.errors import InputError
@@ -17,30 +19,54 @@ _RUN_CONFIG = "config.json"
 
 
 def describe(workdir: Path, config: Any, stage: StageConfig) -> None:
-    """Leaves beside the checkpoints what a stranger needs: the config, the stage, the revision of the code."""
+    """Leaves beside the checkpoints what a stranger needs: the config, the stage, the revision of the code.
+
+    Raises:
+      StorageError: the disk is full, read-only or gone.
+    """
     write_text(workdir / _RUN_CONFIG, config_lib.to_json(config))
     write_json(workdir / STAGE_FILE, dataclasses.asdict(stage))
     write_text(workdir / "revision.txt", revision() + "\n")
 
 
 def revision() -> str:
-    """Of this code: what git says or, without git, what was sent with it or installed."""
+    """Returns the revision of this code: what git says or, without its history, what was sent with it or installed.
+
+    Git is only asked about a repository that tracks this code: another that holds the environment in which it is
+    installed knows nothing about it.
+    """
     sent = Path(__file__).parents[1] / "revision.txt"
     if sent.is_file():  # launch.setup sends the code without its history, and this instead
         return sent.read_text(encoding="utf-8").strip()
-    command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or installed from a wheel
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty")
+    except (OSError, subprocess.CalledProcessError):  # no git, or not the code's own
         return f"imagen_jax {imagen_jax.__version__}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
+    )
     return done.stdout.strip()
 
 
 def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
-    """Raises InputError where the run in `workdir` can't go on with this config or these texts."""
-    run = "the workdir of a training run"
-    config_lib.check_resumes(config, read_json(workdir / _RUN_CONFIG, expected=run), where=str(workdir))
-    before = read_json(workdir / STAGE_FILE, expected=run)
+    """Checks that the run in `workdir` can go on with this config and these texts; warns where it uses other data.
+
+    Raises:
+      InputError: it can't, or what it has written about itself is damaged.
+    """
+    before = _read(workdir, _RUN_CONFIG)
+    if before is not None:
+        if isinstance(before.get("data"), dict):
+            before["data"].setdefault("held_out", 0)  # written since there is this field
+        config_lib.check_resumes(config, before, where=str(workdir))
+    before = _read(workdir, STAGE_FILE)
+    if before is None:
+        return
+    _check_types(workdir / STAGE_FILE, before)
     if before["encoder_fingerprint"] != stage.encoder_fingerprint:
         raise InputError(
             f'"{workdir}" was trained with texts by {before["encoder_name"]}, {describe_width(before["text_width"])} '
@@ -48,3 +74,32 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
             f"{describe_width(stage.text_width)} ({stage.encoder_fingerprint[:12]}); use another --workdir, or that "
             "encoder's store"
         )
+    source_before = before.get("source_fingerprint")
+    if source_before and source_before != stage.source_fingerprint:
+        logging.warning(
+            "the data set %s has changed since this run was started (it was %s, and is %s): from here on the run trains "
+            "on other examples, or on the same in another order",
+            stage.source, source_before[:12], stage.source_fingerprint[:12],
+        )  # fmt: skip
+
+
+def _read(workdir: Path, name: str) -> dict[str, Any] | None:
+    """What a run has written about itself; None, with a warning, where it is missing."""
+    path = workdir / name
+    if not path.exists():
+        logging.warning("%s is missing, so that nothing checks whether this config fits the run's checkpoints", path)
+        return None
+    return read_json(path, expected=f"what a training run has written; {_remedy(path)}")
+
+
+def _check_types(path: Path, stage: dict[str, Any]) -> None:
+    texts = ("encoder_name", "encoder_fingerprint", "source_fingerprint")
+    wrong = [name for name in texts if not isinstance(stage.get(name, "" if name == texts[-1] else None), str)]
+    if not isinstance(stage.get("text_width"), int):
+        wrong.append("text_width")
+    if wrong:
+        raise InputError(f'"{path}" is damaged (no valid {", ".join(wrong)}); {_remedy(path)}')
+
+
+def _remedy(path: Path) -> str:
+    return f"put back a copy, or remove it ({path.name}) to go on without its check: the same command writes it again"

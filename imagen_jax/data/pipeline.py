@@ -5,6 +5,7 @@ its k-th contiguous block. So what a batch holds, and in which order, depends on
 processes.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import grain
@@ -44,6 +45,7 @@ def make_dataset(
     process_count: int = 1,
     shuffle: bool = True,
     num_threads: int = 2,
+    rows: Sequence[int] | None = None,
 ) -> grain.IterDataset:
     """An infinite data set of this process's batches; `iter()` of it has get_state and set_state (a few bytes of JSON).
 
@@ -56,6 +58,7 @@ def make_dataset(
       seed: of the order and of the crops.
       shuffle: another order in every epoch; without it the source's order.
       num_threads: that decode ahead.
+      rows: the records of `source` that are used; None: all.
 
     Returns:
       A data set of dicts of numpy arrays: image float32 [B, S, S, 3] in [-1, 1], low_res (with `low_res_size`) float32
@@ -69,13 +72,15 @@ def make_dataset(
     check_batch_size(batch_size, process_count, what="processes")
     _check_store(source, text_store)
     images = _Images(source, image_size)
+    used: Sequence[int] = range(len(source)) if rows is None else rows
 
-    def load(record: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def load(position: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        record = used[position]
         stage = stage_input(images[record], low_res_size=low_res_size, crop_size=crop_size, rng=rng)
         text_emb, text_mask = pad_text(text_store[record], max_tokens)
         return {**stage, "text_emb": text_emb, "text_mask": text_mask}
 
-    positions = grain.MapDataset.range(len(source)).seed(seed)
+    positions = grain.MapDataset.range(len(used)).seed(seed)
     if shuffle:
         positions = positions.shuffle()
     # Repeated before it is batched, so that batches run across the end of an epoch and no record is left out.

@@ -17,7 +17,7 @@ from imagen_jax.types import Params
 
 
 class SampleMetrics:
-    """Yields "eval_NAME" of each measure, and of its bounds, of the same prompts with the same noise each time."""
+    """Yields "eval/NAME" of each measure, and of its bounds, of the same prompts with the same noise each time."""
 
     def __init__(
         self,
@@ -69,4 +69,4 @@ class SampleMetrics:
         if self._low_res is not None:
             images = {self._low_res.shape[1]: ArrayImages(to_uint8(self._low_res)), **images}
         for name, value in measure(self._metrics, Samples(images, self._text.captions, self._names)).items():
-            yield from ((f"eval_{key}", number) for key, number in value.flat(name).items())
+            yield from ((f"eval/{key}", number) for key, number in value.flat(name).items())

@@ -1,8 +1,10 @@
 """Checkpoints of a run: its state and the data iterator's position. The only file that knows orbax."""
 
+import errno
 import hashlib
 import json
 import logging as std_logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +17,17 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from imagen_jax.errors import InputError
+from imagen_jax import storage
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import sync_folder
 from imagen_jax.training import hosts
-from imagen_jax.training.digest import differing, digest
+from imagen_jax.training.digest import DIGEST_VERSION, differing, digest
 from imagen_jax.training.state import TrainState
 from imagen_jax.types import Params
 
 _FOLDER = "checkpoints"
 _DAMAGED = "corrupt-"
+_PARTIAL = ".orbax-checkpoint-tmp"  # in the name of one that isn't finished
 _OF_EARLIER_VERSIONS = "data"
 
 
@@ -33,6 +38,7 @@ class NoCheckpointError(RuntimeError):
 class Checkpointer:
     """Checkpoints in WORKDIR/checkpoints, each whole or absent: a kill at any moment leaves the last finished one.
 
+    So does a power cut: what a checkpoint holds reaches the disk before it gets its name and an older one is deleted.
     Each holds the state, the position of the data (which is the same on every host), and digests of both, by which a
     damaged one is found and set aside.
     """
@@ -44,8 +50,14 @@ class Checkpointer:
           NoCheckpointError: there are only damaged ones, which an earlier run has set aside.
         """
         self._folder = (workdir / _FOLDER).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
-        self._manager = _manager(self._folder, ocp.StandardCheckpointHandler(), options)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
+        )
+        with self._writing():
+            self._manager = _manager(self._folder, ocp.StandardCheckpointHandler(), options)
         if self.latest_step is None:
             self._raise_if_all_damaged()
 
@@ -61,26 +73,36 @@ class Checkpointer:
           data: the iterator, whose position is that of the batch last taken.
 
         Raises:
-          InputError: this one or the one before can't be written: no space, no permission.
+          StorageError: this one or the previous one can't be written: no space, or the disk is read-only or gone.
+          InputError: the same for another reason, such as no permission.
         """
         if self.latest_step == step:
             return
         position = data.get_state()
-        meta = {"digests": digest(state), "position": position, "position_sha256": _sha256(position)}
+        digests = digest(state)
+        meta = {
+            "digests": digests,
+            "digest_version": DIGEST_VERSION,
+            "digests_sha256": _sha256([DIGEST_VERSION, digests]),
+            "position": position,
+            "position_sha256": _sha256(position),
+        }
         with self._writing():
             self._manager.save(
                 step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
             )
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
-        """The newest checkpoint that is whole, onto the devices that `state` is on; sets the position of `data`.
+        """Returns the newest checkpoint that is whole, on the devices that `state` is on; sets the position of `data`.
 
         A newer one that is damaged is renamed to "corrupt-STEP", with a warning that says what is wrong with it. All
-        hosts use the same one: what one of them can't read is damaged.
+        hosts use the same one: what one of them can't read is damaged. The count of skipped steps starts anew: of a
+        checkpoint that earlier versions saved among them, the parameters are those before the first.
 
         Raises:
           InputError: it holds other parameters than `state`; the message lists them.
           NoCheckpointError: all are damaged.
+          StorageError: the disk is gone.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             found, reason = None, ""
@@ -89,46 +111,83 @@ class Checkpointer:
             except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # no room for it: that isn't its fault
                 raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                reason = _one_line(error)
+                failure = storage.describe_failure(error)
+                # A bad block is damage; a disk that isn't there at all says nothing about the checkpoint.
+                if failure and not failure.startswith(os.strerror(errno.EIO)):
+                    raise StorageError(
+                        f'can\'t read the checkpoint of step {step} in "{self._folder}": {failure}; mount it again, and '
+                        "run the same command again"
+                    ) from error
             # The digests are computed by all hosts together, so each must have read its part.
             reason = next(filter(None, hosts.gather(reason)), "")
             if found and not reason:
                 reason = _what_changed(found)
                 if not reason:
                     data.set_state(found.position)
-                    return found.state
+                    return found.state.replace(skipped_in_row=0 * found.state.skipped_in_row)
             self._set_aside(step, reason)
         self._raise_if_all_damaged()
         raise AssertionError(f"no checkpoint in {self._folder}")
 
     def _set_aside(self, step: int, reason: str) -> None:
-        damaged = self._folder / f"{_DAMAGED}{step}"
         if hosts.is_first():
-            (self._folder / str(step)).rename(damaged)
+            with storage.writing(self._folder):
+                damaged = self._free_name(step)
+                (self._folder / str(step)).rename(damaged)
+                sync_folder(self._folder)
             logging.warning("the checkpoint of step %d is damaged, and now called %s: %s", step, damaged, reason)
         hosts.gather("")  # the others see it when it has its new name
         self._manager.reload()
+
+    def _free_name(self, step: int) -> Path:
+        """corrupt-STEP, or corrupt-STEP.2 and so on where the checkpoint of that step has been damaged before."""
+        damaged, number = self._folder / f"{_DAMAGED}{step}", 1
+        while os.path.lexists(damaged):
+            number += 1
+            damaged = self._folder / f"{_DAMAGED}{step}.{number}"
+        return damaged
+
+    def _sync(self) -> None:
+        """Has the checkpoint that is being written reach the disk; orbax calls it before it gives it its name.
+
+        orbax itself syncs the arrays alone.
+        """
+        if not hosts.is_first():
+            return
+        for partial in self._folder.glob(f"*{_PARTIAL}*"):
+            for folder, _, files in os.walk(partial):
+                for name in files:
+                    descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+                sync_folder(Path(folder))
 
     def close(self) -> None:
         """Waits for the last save, without which it would be lost.
 
         Raises:
-          InputError: it can't be written.
+          StorageError, InputError: it can't be written; see `save`.
         """
         with self._writing():
             self._manager.wait_until_finished()
             self._manager.close()
+            sync_folder(self._folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # of every class, and some of them only at the next save
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(
-                f'can\'t write checkpoints to "{self._folder}": {reason}; make space or give permission, and run the '
-                "same command again: it goes on from the last whole checkpoint"
-            ) from error
+            # A disk that is taken away leaves no folder, and then every error there is.
+            failure = storage.describe_failure(error) or ("" if self._folder.is_dir() else "it is gone")
+            again = "run the same command again: it goes on from the last whole checkpoint"
+            where = f'can\'t write checkpoints to "{self._folder}"'
+            if failure:
+                raise StorageError(f"{where}: {failure}; make space, or mount it again, and {again}") from error
+            raise InputError(f"{where}: {_one_line(error)}; give permission, and {again}") from error
 
     def _raise_if_all_damaged(self) -> None:
         damaged = sorted(path.name for path in self._folder.glob(f"{_DAMAGED}*"))
@@ -161,8 +220,10 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
         for step in steps:
             try:
                 return _read_ema_params(manager, step), step
+            except InputError:
+                raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
-                logging.warning("the checkpoint of step %d in %s is damaged: %s", step, folder, error)
+                logging.warning("the checkpoint of step %d in %s is damaged: %s", step, folder, _one_line(error))
     raise InputError(f'all checkpoints in "{folder}" are damaged; export another run')
 
 
@@ -180,8 +241,9 @@ def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
             meta=ocp.args.JsonRestore(),
         ),
     )
-    expected = {path: n for path, n in restored["meta"]["digests"].items() if path.startswith("ema_params/")}
-    if changed := differing(restored["state"], expected):
+    meta = _checked_meta(restored["meta"])
+    expected = {path: n for path, n in meta["digests"].items() if path.startswith("ema_params/")}
+    if changed := differing(restored["state"], expected, version=meta["digest_version"]):
         raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
     return restored["state"]["ema_params"]
 
@@ -199,6 +261,7 @@ def _manager(
 class _Checkpoint(NamedTuple):
     state: TrainState
     digests: dict[str, int]
+    digest_version: int
     position: dict[str, Any]
 
 
@@ -219,19 +282,41 @@ def _read(folder: Path, step: int, state: TrainState) -> _Checkpoint:
                 meta=ocp.args.JsonRestore(),
             ),
         )
-    meta = found["meta"]
+    meta = _checked_meta(found["meta"])
+    return _Checkpoint(found["state"], meta["digests"], meta["digest_version"], meta["position"])
+
+
+def _checked_meta(meta: Any) -> dict[str, Any]:
+    """A checkpoint's "meta": digests of its arrays, by which version, and the position of the data.
+
+    Raises:
+      ValueError: it is damaged.
+      InputError: it is of a later version of this code.
+    """
+    # Both are written since there have been several versions.
+    version = meta.setdefault("digest_version", 1)
+    if version != 1 and _sha256([version, meta["digests"]]) != meta["digests_sha256"]:
+        raise ValueError("the digests have changed since they were saved")
     if _sha256(meta["position"]) != meta["position_sha256"]:
         raise ValueError("the position of the data has changed since it was saved")
-    return _Checkpoint(found["state"], meta["digests"], meta["position"])
+    if version not in (1, DIGEST_VERSION):
+        raise InputError(
+            f"the digests of a checkpoint are of version {version}, which this code doesn't know; update it"
+        )
+    return meta
 
 
 def _what_changed(found: _Checkpoint) -> str:
-    changed = differing(found.state, found.digests)
+    changed = differing(found.state, found.digests, version=found.digest_version)
     return f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}" if changed else ""
 
 
-def _sha256(position: Any) -> str:
-    return hashlib.sha256(json.dumps(position, sort_keys=True).encode()).hexdigest()
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:

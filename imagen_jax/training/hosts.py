@@ -3,9 +3,12 @@
 Every host runs the same command. What they must agree on is exchanged as text, so that any host can say what differs.
 """
 
+import contextlib
 import json
 import os
 import signal
+import sys
+import threading
 from collections.abc import Mapping
 from functools import partial
 from types import FrameType
@@ -16,7 +19,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from imagen_jax.errors import InputError
+from imagen_jax.errors import EXIT_INTERRUPTED, InputError
 
 _HEARTBEAT_TIMEOUT_S = 10
 _SHUTDOWN_TIMEOUT_S = 10
@@ -124,26 +127,78 @@ def on_this_host(tree: Any) -> Any:
 
 
 class StopRequest:
-    """Notes a SIGTERM while it is entered, so that a loop can end between two steps; all hosts at the same one."""
+    """Notes SIGTERM and Ctrl-C while it is entered, so that a loop can end between two steps; all hosts at the same one.
+
+    The first Ctrl-C says on the terminal that the run is being saved; a second one ends this process at once, whatever
+    it is doing, with exit code `EXIT_INTERRUPTED`.
+
+    Attributes:
+      interrupted: whether this host has had a Ctrl-C.
+    """
 
     def __enter__(self) -> "StopRequest":
-        self._received = False
+        self.interrupted = False
+        self._terminated = False
         self._alone = jax.process_count() == 1
+        self._previous: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self  # where Python takes no signals
+        self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
         if self._alone:
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+        # A handler of Python's runs when the main thread is back from compiled code, which may take minutes. The system
+        # writes the signal's number here at once, and a thread that waits for it can speak, and end the process.
+        read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._previous_write_end = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._listener = threading.Thread(target=_listen, args=(read_end,), daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._previous)
+        if not self._previous:
+            return
+        signal.set_wakeup_fd(self._previous_write_end)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self._write_end)
+        self._listener.join()
 
     def received(self, step: int) -> bool:
-        """Whether to stop after this step. All hosts must ask, at every step."""
+        """Tells whether to stop after this step. All hosts must ask, at every step."""
         # jax has taken SIGTERM for itself when it connected: a handler of ours would disable that.
-        return self._received if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        if self._alone:
+            return self._terminated or self.interrupted
+        return multihost_utils.reached_preemption_sync_point(step)
 
-    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
-        self._received = True
+    def _on_interrupt(self, _signum: int, _frame: FrameType | None) -> None:
+        if not (self.interrupted or self._alone):
+            # jax tells the other hosts of a SIGTERM, and of nothing else.
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.interrupted = True
+
+    def _on_terminate(self, _signum: int, _frame: FrameType | None) -> None:
+        self._terminated = True
+
+
+def _listen(read_end: int) -> None:
+    """Says what a Ctrl-C does, and ends the process at the second, until the other end of the pipe is closed."""
+    interrupts = 0
+    while numbers := os.read(read_end, 64):
+        interrupts += numbers.count(int(signal.SIGINT))
+        if interrupts > 1:
+            _say("Interrupted again: leaving at once. The same command goes on from the last finished checkpoint.")
+            os._exit(EXIT_INTERRUPTED)
+        if signal.SIGINT in numbers:
+            _say("Interrupted: saving after this step. Ctrl-C again leaves at once, without saving.")
+    os.close(read_end)
+
+
+def _say(line: str) -> None:
+    """Writes a line to stderr from any thread, without the locks of logging, which the main thread may hold."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar
+    with contextlib.suppress(OSError):
+        os.write(2, f"{clear}{line}\n".encode())
 
 
 # With jax's own timeouts, a host that is killed holds up the others for 100 s, and one that raises for 300 s.
