@@ -29,7 +29,8 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def axes_of(measures: Sequence[Mapping[str, Measure]]) -> tuple[str, str]:
     """Chooses (alignment, distance) to draw: the first distance, and the alignment that tells points apart best.
 
-    That is the one that varies most for its uncertainty. Either is "" where there is none of its kind; what is there is then drawn over the points alone.
+    That is the one that varies most for its uncertainty. Either is "" where there is none of its kind; what is there is
+    then drawn over the points alone.
     """
     first = measures[0]
     distances = [name for name, measure in first.items() if measure.kind == "distance"]

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from imagen_jax.data.records import decode_image
-from imagen_jax.evaluation.base import Measure
+from imagen_jax.evaluation.base import Measure, Metric
 from imagen_jax.evaluation.pages.run_folder import Run, image_paths
 from imagen_jax.evaluation.pages.sample_page import write_page
+from imagen_jax.evaluation.reference import Reference
 from imagen_jax.evaluation.sweeps import curve
 from imagen_jax.files import write_bytes, write_json, write_text
 from imagen_jax.sampling.images import labelled_grid
@@ -31,6 +32,12 @@ def entry(measures: Mapping[str, Measure], about: Mapping[str, Any]) -> dict[str
     numbers = {key: value for name, measure in measures.items() for key, value in measure.flat(name).items()}
     caveats = sorted({caveat for measure in measures.values() for caveat in measure.caveats})
     return {**numbers, **about, "caveats": caveats}
+
+
+def about(metrics: Sequence[Metric], reference: Reference | None) -> dict[str, Any]:
+    """Collects what numbers depend on besides the samples: what the metrics are made of, and the reference."""
+    found = {key: value for metric in metrics for key, value in metric.made_of.items()}
+    return found | ({"reference": reference.fingerprint} if reference else {})
 
 
 def describe(measures: Mapping[str, Measure]) -> str:
