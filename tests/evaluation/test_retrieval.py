@@ -32,6 +32,12 @@ def test_distances_are_exact_on_large_bright_images():
     np.testing.assert_array_equal(image_distances(reference, reference), [[0, 1], [1, 0]])
 
 
+def test_real_images_without_a_name_are_nobody_s_neighbours():
+    with_one = align(even(10), ["a"], even(10, 50, 90), ["", "a", "b"])
+    assert with_one == align(even(10), ["a"], even(50, 90), ["a", "b"])
+    assert with_one["name_accuracy"].value == 1.0
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [(["a", "b", "a", "c"], 1.0), (["a", "b", "b", "c"], 0.75), (["c", "c", "b", "a"], 0.0)],
