@@ -52,7 +52,7 @@ def test_mistakes_are_one_line(tmp_path):
     for flags, message in (
         (
             [f"--out={tmp_path}/notes", f"--runs={tmp_path}/a,{tmp_path}/a"],
-            "something else than a comparison, such as a.",
+            "something else than a comparison",
         ),
         ([out], "error: give --runs=A,B to write a page, or --votes=FILE"),
         ([out, f"--runs={tmp_path}/a,{tmp_path}/b"], 'different prompts: "first" has 6 (drawbench), "second" 1'),

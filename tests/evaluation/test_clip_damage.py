@@ -109,6 +109,9 @@ def test_preprocessing_by_other_numbers_is_refused(tmp_path, key, value):
 
 def test_ids_beyond_the_networks_table_are_refused(folder):
     ids = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(ids | {"zzz": 2**31}))
+    with pytest.raises(InputError, match="has the id 2147483648"):
+        load_clip(folder)
     (folder / "vocab.json").write_text(json.dumps(ids | {"zzz": 10**9}))
     with pytest.raises(InputError, match="the tokenizer has 1000000001 ids"):
         load_clip(folder)
@@ -140,6 +143,17 @@ def test_a_panic_of_the_library_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(module, "_read_parts", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         ClipTokenizer(folder, 16)
+
+
+def test_a_real_panic_prints_no_stack(folder, capfd):
+    path = folder / "tokenizer.json"
+    ClipTokenizer(folder, 16)._tokenizer.save(str(path))
+    content = json.loads(path.read_text())
+    content["model"]["continuing_subword_prefix"] = "x" * 100
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"tokenizer\.json\" is no readable tokenizer"):
+        ClipTokenizer(folder, 16)
+    assert capfd.readouterr().err == ""
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(folder):

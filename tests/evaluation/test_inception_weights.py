@@ -138,6 +138,7 @@ def test_the_numbers_of_another_network_are_not_read(small_network, tmp_path, mo
 
 
 def test_numbers_that_are_no_floats_are_another_type_in_any_file(small_network, tmp_path):
-    np.savez(tmp_path / "w.npz", **(SMALL | {"fc.bias": np.asarray([None] * 5, object)}))
+    objects = {"fc.bias": np.asarray([None] * 5, object)}
+    np.savez(tmp_path / "w.npz", allow_pickle=True, **(SMALL | objects))
     with pytest.raises(InputError, match=r"of another shape or type \(fc\.bias"):
         load_inception(tmp_path / "w.npz")

@@ -5,6 +5,8 @@ are squeezed, and nothing is unescaped or mended first, which OpenAI's own code 
 """
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,8 @@ class ClipTokenizer:
         with _readable(path):
             self._tokenizer = read(path)
             largest_id = max(self._tokenizer.get_vocab().values(), default=0)
+        if largest_id > np.iinfo(np.int32).max:
+            raise InputError(f'"{path}" has the id {largest_id}, which no network has; fetch it again')
         self._path = path
         start_id, end_id = (self._tokenizer.token_to_id(token) for token in (START, END))
         if start_id is None or end_id is None:
@@ -89,12 +93,27 @@ class ClipTokenizer:
 def _readable(path: Path) -> Iterator[None]:
     """Turns what the library raises, whose errors are of no narrower class, into an InputError that names the file."""
     try:
-        yield
+        with _without_panics():
+            yield
     except (KeyboardInterrupt, SystemExit, InputError):
         raise
     except BaseException as error:  # a panic of the library, which is written in Rust, is no Exception
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f'"{path}" is no readable tokenizer ({reason}); fetch it again') from error
+
+
+@contextlib.contextmanager
+def _without_panics() -> Iterator[None]:
+    """Keeps the stack that the library prints of a panic off the terminal: it writes to the descriptor itself."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _read_json(path: Path) -> Any:

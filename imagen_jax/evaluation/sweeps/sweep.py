@@ -38,6 +38,7 @@ _REPORT_EVERY_S = 10.0
 # Of a terminal, less one: a full line would be followed by an empty one.
 _WIDTH = 79
 _MEASURE = {field.name for field in dataclasses.fields(Measure)}
+
 _IMAGE_FILE = re.compile(r"(\d{6,})\.png")
 
 # (point, first index, number of images) -> uint8 [n,H,W,3] by size, ascending.
@@ -266,13 +267,17 @@ def _read_sweep(path: Path) -> dict[str, Any]:
         get_object(content, "identity")
         count = get_number(content, "count", least=1, most=2**31)
         points, sizes = get_list(content, "points"), get_list(content, "sizes")
-        if not all(isinstance(name, str) and is_text(name) and "\0" not in name for name in points):
+        if not all(isinstance(name, str) and is_text(name) and _is_file_name(name) for name in points):
             raise WrongValue(f"points is {shown(points)}; expected names")
         if not all(type(size) is int and 0 < size <= 65_536 for size in sizes):
             raise WrongValue(f"sizes is {shown(sizes)}; expected sizes in pixels")
     except WrongValue as error:
         raise InputError(f'"{path}" is damaged ({error}); choose another --out, or delete that folder') from None
     return content | {"count": count}
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & set("/\0") and len(name.encode()) <= 255
 
 
 def what_else(out: Path, *, own: str = SWEEP_FILE) -> str | None:
