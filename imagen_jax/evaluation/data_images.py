@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from imagen_jax.data.preprocess import full_image
 from imagen_jax.data.sources import SOURCES, Source, open_source
@@ -71,7 +72,13 @@ def names_of(source: Source, indices: Sequence[int]) -> list[str]:
     if not indices or not _name(source[0]):
         return []
     names = [_name(source[index]) for index in indices]
-    return names if all(names) else []
+    if missing := [index for index, name in zip(indices, names, strict=True) if not name]:
+        logging.warning(
+            '"%s": %d of %d records have no "name", for example record %d; what samples show is not measured by names',
+            source.spec, len(missing), len(names), missing[0],
+        )  # fmt: skip
+        return []
+    return names
 
 
 def _name(record: Mapping[str, Any]) -> str:

@@ -15,10 +15,12 @@ def inception_score(logits: np.ndarray, *, seed: int | None, num_splits: int = 1
       num_splits: parts of N / num_splits images; the score depends on it.
 
     Raises:
-      InputError: fewer images than parts, or no part.
+      InputError: fewer images than parts, no part, or a negative seed.
 
     Source: Salimans et al., arXiv 1606.03498, section 4.
     """
+    if seed is not None:
+        check_count("seed", seed, least=0)
     check_count("num_splits", num_splits, least=1)
     count = len(logits)
     if count < num_splits:

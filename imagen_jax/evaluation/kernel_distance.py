@@ -31,10 +31,11 @@ def kernel_distance(
       num_subsets: pairs of subsets that are drawn.
 
     Raises:
-      InputError: fewer than two features of a or b, subsets of fewer than two, or none.
+      InputError: fewer than two features of a or b, subsets of fewer than two, no subset, or a negative seed.
 
     Source: Binkowski et al., arXiv 1801.01401, section 4.
     """
+    check_count("seed", seed, least=0)
     check_count("subset_size", subset_size, least=2)
     check_count("num_subsets", num_subsets, least=1)
     for what, features in (("a", a), ("b", b)):

@@ -41,8 +41,9 @@ def bootstrap(
       level: share of the resamples inside the interval, between 0 and 1.
 
     Raises:
-      InputError: a number of resamples or a level out of these bounds.
+      InputError: a number of resamples or a level out of these bounds, or a negative seed.
     """
+    check_count("seed", seed, least=0)
     check_count("num_resamples", num_resamples, least=LEAST_RESAMPLES, most=MOST_RESAMPLES)
     if not 0.0 < level < 1.0:
         raise InputError(f"level is {level!r}; expected a share between 0 and 1, such as 0.95")
@@ -64,8 +65,9 @@ def mean_interval(
     """Returns the mean of numbers [N] of one sample each, with its bootstrap interval.
 
     Raises:
-      InputError: fewer resamples than 10 or more than 100,000, or no numbers.
+      InputError: fewer resamples than 10 or more than 100,000, no numbers, or a negative seed.
     """
+    check_count("seed", seed, least=0)
     check_count("num_resamples", num_resamples, least=LEAST_RESAMPLES, most=MOST_RESAMPLES)
     check_count("number of samples", len(values), least=1)
     rng = np.random.default_rng(seed)
@@ -80,8 +82,9 @@ def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.nd
     Halves have N / 2 images, so it is to be compared with a distance at N / 2 images.
 
     Raises:
-      InputError: fewer than four images.
+      InputError: fewer than four images, or a negative seed.
     """
+    check_count("seed", seed, least=0)
     if len(real) < 4:
         raise InputError(f"{len(real)} real images have no two halves to compare; expected four at least")
     order = np.random.default_rng(seed).permutation(len(real))

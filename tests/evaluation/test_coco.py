@@ -75,11 +75,13 @@ def test_fewer_are_the_first_of_more(file, reading):
     assert more.ids[:7] == fewer.ids
 
 
-def test_an_image_may_have_no_caption(tmp_path):
+def test_an_image_may_have_no_caption_and_that_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
     content = coco()
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 34]
     file = write(tmp_path / "a.json", content)
     assert len(read_coco(file, reading="images", count=19, seed=0)) == 19
+    assert "1 of 20 images have no caption" in caplog.text
 
 
 def broken(**change):

@@ -15,6 +15,10 @@ def even(*values):
     return np.stack([np.full((2, 2, 3), value, np.uint8) for value in values])
 
 
+class Records(list):
+    spec = "records"
+
+
 def align(samples, names, reference, reference_names):
     metric = NameAlignment(reference, reference_names, seed=0)
     return metric(Samples({2: ArrayImages(samples)}, names=names))
@@ -38,10 +42,10 @@ def test_distances_are_exact_on_large_bright_images():
     [(["a", "b"], True), (["a", None], True), ([None, "a"], False), ([None, None], False), ([7, 7], False)],
 )
 def test_any_data_set_whose_records_have_a_name_says_what_they_show(names, has_names):
-    source: Any = [
+    source: Any = Records(
         {"image": image, "caption": "c", **({} if name is None else {"name": name})}
         for image, name in zip(even(1, 2), names, strict=True)
-    ]
+    )
     assert names_of(source, [0, 1]) == (names if names == ["a", "b"] else [])
     assert names_of(source, []) == []
     search = Searchable(source, image_size=2)

@@ -18,6 +18,7 @@ import numpy as np
 
 from imagen_jax import storage
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_text, is_text, shown
 from imagen_jax.evaluation.pages.sample_page import fill_template, json_for_script
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
@@ -66,6 +67,7 @@ def write_comparison(
       StorageError: the disk is full, read-only or gone.
     """
     check_folder(out)
+    check_count("seed", seed, least=0)
     (label_a, images_a), (label_b, images_b) = runs
     assert len(images_a) == len(images_b) == len(prompts)
     if label_a == label_b:

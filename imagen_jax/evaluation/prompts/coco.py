@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
@@ -50,11 +51,14 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
     if reading not in READINGS:
         raise InputError(f'unknown reading "{reading}" of COCO; choose from: {", ".join(READINGS)}')
     check_count("count", count, least=1)
-    captions = _load(annotations)
+    check_count("seed", seed, least=0)
+    captions, num_images = _load(annotations)
     of_image: dict[int, list[_Caption]] = {}
     for caption in captions:
         of_image.setdefault(caption.image_id, []).append(caption)
     of_each = [of_image[image_id] for image_id in sorted(of_image)]
+    if reading == "images" and num_images > len(of_each):
+        logging.info("%d of %d images have no caption, and are not drawn", num_images - len(of_each), num_images)
     there = len(captions) if reading == "captions" else len(of_each)
     if count > there:
         raise InputError(f'{count} {reading} asked of "{annotations}", which has {there}; expected 1 to {there}')
@@ -73,8 +77,8 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
     )
 
 
-def _load(path: Path) -> list[_Caption]:
-    """Captions, sorted by id."""
+def _load(path: Path) -> tuple[list[_Caption], int]:
+    """Captions, sorted by id, and the number of images."""
     content = read_json(path, expected=_EXPECTED, max_bytes=_MAX_BYTES)
     images = {
         _field(image, "id", int, path, "images", index) for index, image in enumerate(_list(content, "images", path))
@@ -94,7 +98,7 @@ def _load(path: Path) -> list[_Caption]:
     twice = [key for key, times in Counter(caption.id for caption in captions).items() if times > 1]
     if twice:
         raise InputError(f'"{path}": caption {twice[0]} is there twice; download the file again')
-    return sorted(captions)
+    return sorted(captions), len(images)
 
 
 def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:

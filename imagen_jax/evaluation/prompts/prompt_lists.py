@@ -108,6 +108,7 @@ def draw_captions(source: Source, *, count: int, seed: int) -> PromptList:
       InputError: there are fewer, or `count` is no whole number above 0.
     """
     check_count("count", count, least=1)
+    check_count("seed", seed, least=0)
     if count > len(source):
         raise InputError(
             f'{count} samples: "{source.spec}" has {len(source)} captions; expected up to that, or several samples of '

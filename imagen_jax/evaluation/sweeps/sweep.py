@@ -25,6 +25,7 @@ from PIL import Image
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Measure, Metric, Samples, measure
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_object, is_text, shown
 from imagen_jax.evaluation.output_folders import POINTS, SWEEP_FILE
@@ -55,6 +56,9 @@ class Sweep:
       sizes: of the images, ascending.
       count: images a point and size.
       batch_size: images that are sampled together, and lost together by a kill.
+
+    Raises:
+      InputError: no images, or batches of none.
     """
 
     out: Path
@@ -62,6 +66,10 @@ class Sweep:
     sizes: Sequence[int]
     count: int
     batch_size: int
+
+    def __post_init__(self) -> None:
+        check_count("count", self.count, least=1)
+        check_count("batch_size", self.batch_size, least=1)
 
     def folder(self, point: Point) -> Path:
         """Of a point."""
