@@ -15,7 +15,6 @@ from imagen_jax.evaluation.prompts.prompt_lists import draw_captions
 from imagen_jax.evaluation.sweeps.sweep import Sweep
 from imagen_jax.evaluation.uncertainty import bootstrap, mean_interval, null_distance
 
-
 SOURCE: Any = None  # not looked at before the numbers are
 A, B = (np.random.default_rng(seed).normal(size=(30, 3)) for seed in (0, 1))
 NO_COUNTS = (-1, 2.0, 2.5, "3", None, True, [3], float("nan"))

@@ -85,6 +85,13 @@ def test_a_tensor_reaches_no_memory_but_its_own(save, legacy, geometry, message)
         read_torch_file(save({"a": np.zeros(4, np.float32)}, legacy=legacy, **geometry))
 
 
+@FORMATS
+@pytest.mark.parametrize("axes", [(3, 2, 0, 1), (0, 2, 3, 1), (1, 0, 2, 3)])
+def test_a_tensor_that_was_saved_transposed_is_read_as_it_was(save, legacy, axes):
+    tensor = RNG.normal(size=(4, 3, 1, 2)).transpose(axes)
+    np.testing.assert_array_equal(read_torch_file(save({"a": tensor}, legacy=legacy))["a"], tensor)
+
+
 @pytest.mark.parametrize("value", [3, "text", [1, 2]])
 def test_what_isn_t_a_tensor_is_refused(save, value):
     with pytest.raises(InputError, match="no tensor"):

@@ -243,13 +243,20 @@ def _checked(tensors: dict[str, _Tensor], storages: Mapping[str, int], *, file_b
         storage = tensor.storage
         if storages.get(storage.key) != storage.num_bytes:
             raise ValueError(f"storage {storage.key[:50]} is cut short")
-        expected = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
-        for length, stride, contiguous in zip(tensor.shape, tensor.stride, expected, strict=True):
-            if length != 1 and stride != contiguous:
+        expected = 1
+        for axis in reversed(_axes_in_memory(tensor)):
+            if tensor.shape[axis] != 1 and tensor.stride[axis] != expected:
                 raise ValueError("a tensor that isn't contiguous")
+            expected *= tensor.shape[axis]
         if tensor.offset + math.prod(tensor.shape) > storage.size:
             raise ValueError("a tensor outside its storage")
     return tensors
+
+
+def _axes_in_memory(tensor: _Tensor) -> list[int]:
+    """The axes from the slowest to the fastest: of a transposed tensor in another order than its shape."""
+    # Axes of one number have any stride; where they stand doesn't matter.
+    return sorted(range(len(tensor.shape)), key=lambda axis: (-tensor.stride[axis], axis))
 
 
 def _read(tensor: _Tensor, blocks: _Blocks) -> np.ndarray:
@@ -261,4 +268,6 @@ def _read(tensor: _Tensor, blocks: _Blocks) -> np.ndarray:
         place += len(block)
     if len(kept) != count * itemsize:
         raise ValueError(f"storage {tensor.storage.key[:50]} is cut short")
-    return np.frombuffer(kept, tensor.storage.dtype).reshape(tensor.shape)
+    axes = _axes_in_memory(tensor)
+    in_memory = np.frombuffer(kept, tensor.storage.dtype).reshape([tensor.shape[axis] for axis in axes])
+    return in_memory.transpose(np.argsort(axes)) if axes else in_memory
