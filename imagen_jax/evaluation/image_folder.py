@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,19 +34,21 @@ class ImageFolder:
       size: (height, width) of all.
     """
 
-    def __init__(self, root: Path, *, crop_to: int | None = None):
+    def __init__(self, root: Path, *, crop_to: int | None = None, files: Sequence[Path] | None = None):
         """Reads and decodes every image once, so that what is wrong is found before anything is computed.
 
         Args:
           crop_to: pixels to which the largest square of each is resized by area, as training sees images; None: they
             are of one size, and taken as they are.
+          files: the images, in this order; None: all below the folder.
 
         Raises:
           InputError: no such folder, no images in it, more than 1% of them bad, or images of several sizes.
         """
         if not root.is_dir():
             raise InputError(f'"{root}" is no folder; expected one with {", ".join(EXTENSIONS)} images')
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        if files is None:
+            files = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
         if not files:
             raise InputError(f'no images in "{root}"; expected {", ".join(EXTENSIONS)} files')
         # Set here and not in the threads, because warning filters belong to the whole process.
