@@ -147,7 +147,8 @@ def _measure_cascade(folder: str, out: Path) -> None:
     settings = {point.name: samples.settings(point) for point in points}
     real = _real(source, samples) if source else None
     size = samples.sizes[-1]
-    reference = _reference(_REFERENCE.value or _DATA.value, image_size=size, shape=(size, size, 3))
+    of_data = source.spec if source else None  # a folder of captioned pictures is a data set, as in training
+    reference = _reference(_REFERENCE.value or of_data, image_size=size, shape=(size, size, 3))
     search = _searched(cascade)
     metrics = _metrics(
         Inputs(

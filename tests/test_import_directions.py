@@ -21,7 +21,7 @@ RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.
 ALLOWED = {
     "__init__": set(),
-    **dict.fromkeys(BASE | PARTS | {"resolve", "config", "cli", "shared_flags"}, BASE),
+    **dict.fromkeys(BASE | PARTS | {"__main__", "resolve", "config", "cli", "shared_flags"}, BASE),
     **dict.fromkeys(RUNS, BASE | PARTS),
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
 }
