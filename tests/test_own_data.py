@@ -27,7 +27,7 @@ PODS_FLAGS = next(
     block for block in re.findall(r"^```\n(.*?)^```$", (REPO / "docs" / "pods.md").read_text("utf-8"), re.M | re.S)
     if block.startswith("--project")
 )  # fmt: skip
-# Appended to the page's commands: ten steps in place of thousands, and little to sample, always eight at a time, so that
+# Appended to the commands: ten steps in place of thousands, and little to sample, always eight at a time, so that
 # what one command compiles the next finds in the cache.
 SHORT = {
     "imagen_jax.train": ["--config.train.num_steps=10", "--config.data.batch_size=8", "--config.sampling.num_steps=2"],
