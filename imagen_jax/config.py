@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.errors import InputError
 from imagen_jax.registry import did_you_mean
+from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
 
 T = TypeVar("T")
 
@@ -51,7 +52,8 @@ def base_config() -> Any:
     config: Any = ConfigDict()
     config.seed = 0  # of initialisation, data order and noise
     config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
-    config.prompts = ()  # of the sample grids
+    # Of the sample grids. ("auto",): 8 captions of the data set, drawn with the seed; (): no grids.
+    config.prompts = AUTO_PROMPTS
     config.data = ConfigDict(
         {
             "source": "",  # see data.sources.open_source: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT"
@@ -87,7 +89,8 @@ def base_config() -> Any:
             "name": "adam",  # key of training.optimizer.OPTIMIZERS
             "learning_rate": 1e-4,  # at the end of the warm-up
             "warmup_steps": 10_000,
-            "decay_steps": 2_500_000,  # length of the cosine decay to 0, from step 0; 0: none
+            # Length of the cosine decay to 0, from step 0. -1: that of the run, however long (resolve.py); 0: none.
+            "decay_steps": FOLLOW,
             "grad_clip_norm": 1.0,  # of the global norm; 0: no clipping
             "b1": 0.9,  # Adam's
             "b2": 0.999,  # Adam's
@@ -98,6 +101,7 @@ def base_config() -> Any:
         {
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
+            "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
             "accumulate_steps": 1,  # parts in which a device computes its share of a batch: less memory, except on CPUs
             "log_every": 100,  # steps
             "checkpoint_every": 5_000,  # steps
@@ -188,7 +192,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def validate(config: ConfigDict, *, num_devices: int) -> None:
-    """Checks a whole config. `num_devices`: over all hosts, as `data.batch_size` is.
+    """Checks a whole config, resolved or not. `num_devices`: over all hosts, as `data.batch_size` is.
 
     Raises:
       InputError: a field is missing, out of range, or doesn't fit another or the devices; the message names the values
@@ -196,7 +200,7 @@ def validate(config: ConfigDict, *, num_devices: int) -> None:
     """
     _check_fields(config)
     # Any: to a type checker a ConfigDict's field could be of every type.
-    tree: Any = config
+    tree: Any = resolve(config)
     _check_ranges(tree)
     _check_batch(tree.data.batch_size, num_devices, tree.train.accumulate_steps)
     _check_network(tree.model)

@@ -21,10 +21,11 @@ RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.
 ALLOWED = {
     "__init__": set(),
-    **dict.fromkeys(BASE | PARTS | {"config", "cli", "shared_flags"}, BASE),
+    **dict.fromkeys(BASE | PARTS | {"__main__", "resolve", "config", "cli", "shared_flags"}, BASE),
     **dict.fromkeys(RUNS, BASE | PARTS),
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
 }
+ALLOWED["config"] = BASE | {"resolve"}
 ALLOWED["build"] = set(ALLOWED) - {"__init__", "cli", "shared_flags", "config"}
 ALLOWED["sampling_flags"] = BASE | {"shared_flags", "diffusion"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
