@@ -29,6 +29,7 @@ from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.evaluation.sample_metrics import SampleMetrics
 from imagen_jax.models import DTYPES, make_model
 from imagen_jax.registry import lookup
+from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
@@ -157,7 +158,7 @@ def model(config: Any) -> nn.Module:
 
 def optimizer(config: Any) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer`."""
-    return make_optimizer(**config.optimizer.to_dict())
+    return make_optimizer(**resolve(config).optimizer.to_dict())
 
 
 def schedule(config: Any) -> Schedule:
@@ -259,7 +260,7 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
 
 
 def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: TextStore) -> SampleGrid:
-    """The grid of `config.prompts`.
+    """The grid of `config.prompts`, of a resolved config.
 
     Prompts that are captions of the data set use its stored embeddings and, for super-resolution, its images; only
     others need the text encoder, which runs once, here.
@@ -272,14 +273,14 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
     if unknown and stage.low_res_size:
         raise InputError(
             f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}; a super-resolution stage samples '
-            "from the data set's own images, so its prompts must be captions there"
+            "from the data set's own images, so its prompts must be captions there; --config.prompts=auto takes some"
         )
     embeddings = {prompt: text_store[index_of[prompt]] for prompt in config.prompts if prompt in index_of}
     if unknown:
         if not config.data.text_encoder:
             raise InputError(
                 f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}, and '
-                "config.data.text_encoder, which would encode it, is empty"
+                "config.data.text_encoder, which would encode it, is empty; --config.prompts=auto takes captions"
             )
         encoder = load_encoder(config.data.text_encoder, max_length=text_store.max_length)
         if encoder.fingerprint != text_store.encoder_fingerprint:

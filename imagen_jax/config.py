@@ -1,8 +1,8 @@
 """For configs/ and the mains: variants, the checks of a whole config before anything expensive, and its written form.
 
-Below the mains nothing sees a config. Each field's type and bounds are in config_fields.py; what is checked here besides
-are relations between fields, which no single function sees. A name (sampler, schedule, source, ...) is checked where it
-is looked up, by its own table.
+Below the mains nothing sees a config. Each field's type and bounds are in config_fields.py. What is checked here
+besides are relations between fields, which no single function sees. A name (sampler, schedule, source, ...) is checked
+where it is looked up, by its own table.
 """
 
 import json
@@ -17,6 +17,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.fields import check_fields, show
 from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
+from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ def base_config() -> Any:
     config: Any = ConfigDict()
     config.seed = 0  # of initialisation, data order and noise
     config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
-    config.prompts = ()  # of the sample grids
+    # Of the sample grids. ("auto",): 8 captions of the data set, drawn with the seed; (): no grids.
+    config.prompts = AUTO_PROMPTS
     config.data = ConfigDict(
         {
             "source": "",  # see data.sources.open_source: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT"
@@ -79,7 +81,8 @@ def base_config() -> Any:
             "name": "adam",  # key of training.optimizer.OPTIMIZERS
             "learning_rate": 1e-4,  # at the end of the warm-up
             "warmup_steps": 10_000,
-            "decay_steps": 2_500_000,  # length of the cosine decay to 0, from step 0; 0: none
+            # Length of the cosine decay to 0, from step 0. -1: that of the run, however long (resolve.py); 0: none.
+            "decay_steps": FOLLOW,
             "grad_clip_norm": 1.0,  # of the global norm; 0: no clipping
             "b1": 0.9,  # Adam's
             "b2": 0.999,  # Adam's
@@ -90,6 +93,7 @@ def base_config() -> Any:
         {
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
+            "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
             "accumulate_steps": 1,  # parts in which a device computes its share of a batch: less memory, except on CPUs
             "log_every": 100,  # steps
             "checkpoint_every": 5_000,  # steps
@@ -180,7 +184,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def validate(config: ConfigDict, *, num_devices: int) -> None:
-    """Checks a whole config, after "~" in its paths has become the home folder.
+    """Checks a whole config, resolved or not, after "~" in its paths has become the home folder.
 
     Args:
       config: of a run, as `base_config` lays it out.
@@ -192,13 +196,13 @@ def validate(config: ConfigDict, *, num_devices: int) -> None:
     """
     _check_layout(config)
     # Any: to a type checker a ConfigDict's field could be of every type.
-    tree: Any = config
-    flat = {path: _at(config, path) for path in FIELDS}
+    layout: Any = config
+    flat = {path: _at(layout, path) for path in FIELDS}
     check_fields(FIELDS, flat, prefix="config.")
-    _expand_paths(config, flat)
-    check_fields(
-        model_fields(tree.model.name), {f"model.{key}": tree.model[key] for key in tree.model}, prefix="config."
-    )
+    _expand_paths(layout, flat)
+    network = {f"model.{key}": layout.model[key] for key in layout.model}
+    check_fields(model_fields(layout.model.name), network, prefix="config.")
+    tree: Any = resolve(config)
     _check_batch(tree.data.batch_size, num_devices, tree.train.accumulate_steps)
     _check_levels(tree.model)
     _check_sizes(tree.data, _size_multiple(tree.model))
@@ -206,9 +210,9 @@ def validate(config: ConfigDict, *, num_devices: int) -> None:
     _check_schedule(tree.optimizer)
 
 
-def _check_layout(config: object) -> None:
+def _check_layout(config: Any) -> None:
     """Every field is there, and no other but the network's attributes, which `models.make_model` knows."""
-    if not isinstance(config, ConfigDict):
+    if not isinstance(config, ConfigDict):  # whatever a user's get_config returns
         raise InputError(f"get_config must return what base_config() made, a ConfigDict (got {show(config)})")
     for path in FIELDS:
         node: Any = config
@@ -219,10 +223,10 @@ def _check_layout(config: object) -> None:
     for path in _paths(config):
         if path not in FIELDS and not path.startswith("model."):
             guess = did_you_mean(path, FIELDS)
-            raise InputError(f"config.{path} is no field.{guess} docs/config.md lists the fields")
+            raise InputError(f"config.{path} is no field.{guess} imagen_jax/config_fields.py lists the fields")
 
 
-def _paths(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
     for key in config:
         value = config[key]
         inside = isinstance(value, ConfigDict) and any(path.startswith(f"{prefix}{key}.") for path in FIELDS)
@@ -238,7 +242,7 @@ def _at(config: Any, path: str) -> Any:
     return config
 
 
-def _expand_paths(config: ConfigDict, flat: Mapping[str, Any]) -> None:
+def _expand_paths(config: Any, flat: Mapping[str, Any]) -> None:
     for path, field in FIELDS.items():
         text = flat[path]
         if field.is_path and "~" in text:

@@ -1,4 +1,4 @@
-"""Every field of a config: its type, its bounds and what it is for. config.py checks with it; docs/config.md lists it.
+"""Every field of a config: its type, its bounds and what it is for. config.py checks with it.
 
 Bounds keep out what can't be meant, or would overflow a type or a library: they are far from what has been used. Names
 (a sampler, a schedule) are texts here: each is looked up in its own table, which lists the choices.
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from imagen_jax.fields import Field
 from imagen_jax.models.fields import NETWORK_FIELDS
+from imagen_jax.resolve import FOLLOW
 
 # A side of an image: a network of 2^13 pixels a side would take a pod for one image.
 _MAX_PIXELS = 8_192
@@ -43,7 +44,7 @@ FIELDS: Mapping[str, Field] = {
     "ema_decay": Field(float, "Decay of the average of the parameters that is sampled and exported.", 0, 1, "both"),
     "prompts": Field(
         str,
-        "Prompts of the sample grids; (): no grids.",
+        "Prompts of the sample grids; (auto,): captions of the data set; (): no grids.",
         filled=True,
         length=(0, 1_024),
         example='("red apple", "blue heart")',
@@ -69,13 +70,16 @@ FIELDS: Mapping[str, Field] = {
     "optimizer.name": _name("The optimizer, a key of training.optimizer.OPTIMIZERS."),
     "optimizer.learning_rate": Field(float, "The learning rate at the end of the warm-up.", 0, 10, "lower"),
     "optimizer.warmup_steps": _steps("Steps of linear warm-up.", lower=0),
-    "optimizer.decay_steps": _steps("Length of the cosine decay to 0, from step 0; 0: no decay.", lower=0),
+    "optimizer.decay_steps": _steps(
+        "Length of the cosine decay to 0, from step 0; -1: that of the run; 0: no decay.", lower=FOLLOW
+    ),
     "optimizer.grad_clip_norm": Field(float, "Bound of the gradient's global norm; 0: no clipping.", 0, 10**9),
     "optimizer.b1": Field(float, "Adam's decay of the first moment.", 0, 1, "upper"),
     "optimizer.b2": Field(float, "Adam's decay of the second moment.", 0, 1, "upper"),
     "optimizer.weight_decay": Field(float, "AdamW's: a step takes learning_rate times this of every kernel.", 0, 100),
     "train.strategy": _name("What of the state is divided among devices, a key of training.parallel.STRATEGIES."),
     "train.num_steps": _steps("Steps of the whole training."),
+    "train.num_epochs": Field(float, "Passes over the data set, in place of num_steps; 0: num_steps counts.", 0, 10**6),
     "train.accumulate_steps": Field(int, "Parts in which a device computes its share of a batch.", 1, _MAX_IMAGES),
     "train.log_every": _steps("Steps between lines of the log."),
     "train.checkpoint_every": _steps("Steps between checkpoints."),
@@ -132,40 +136,3 @@ FIELDS: Mapping[str, Field] = {
 def model_fields(network: str) -> dict[str, Field]:
     """The fields of `config.model` for a network, without the ones that every network has; {} of an unknown one."""
     return {f"model.{name}": field for name, field in NETWORK_FIELDS.get(network, {}).items()}
-
-
-def as_markdown(defaults: Mapping[str, object]) -> str:
-    """The page docs/config.md: a table of every field with its default, its values and its meaning.
-
-    Args:
-      defaults: by path; a network's attributes are by their class's name, "UNet.channels".
-    """
-    intro = (
-        "# Every field of a config\n\n"
-        "On a command line each is `--config.PATH=VALUE`; in a file of configs/ `config.PATH = VALUE`. This page is "
-        "written by\n`python -c 'from tests.test_config_fields import write_page; write_page()'` from "
-        "`imagen_jax/config_fields.py`.\n"
-    )
-    sections = [("The run", {path: field for path, field in FIELDS.items() if "." not in path}, "")]
-    groups = dict.fromkeys(path.split(".")[0] for path in FIELDS if "." in path)
-    sections += [
-        (f"config.{group}", {path: field for path, field in FIELDS.items() if path.startswith(f"{group}.")}, "")
-        for group in groups
-    ]
-    sections += [
-        (f"config.model, with name = {network}", model_fields(network), f"{network}:") for network in NETWORK_FIELDS
-    ]
-    return intro + "".join(_section(title, fields, prefix, defaults) for title, fields, prefix in sections)
-
-
-def _section(title: str, fields: Mapping[str, Field], prefix: str, defaults: Mapping[str, object]) -> str:
-    rows = [
-        f"| `{path}` | {_default(defaults.get(f'{prefix}{path}'))} | {field.expected} | {field.help} |"
-        for path, field in fields.items()
-    ]
-    head = "| field | default | values | meaning |\n|---|---|---|---|"
-    return f"\n## {title}\n\n{head}\n" + "\n".join(rows) + "\n"
-
-
-def _default(value: object) -> str:
-    return "" if value is None else f"`{value!r}`"

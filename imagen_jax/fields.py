@@ -59,7 +59,7 @@ class Field:
         if self.length is None:
             return f"{self._one}{f', or {self.also:g}' if self.also is not None else ''}"
         at_least, at_most = self.length
-        count = f"{at_least}" if at_least == at_most else f"{at_least} to {at_most:,}" if at_least else "any number"
+        count = f"{at_least}" if at_least == at_most else f"{at_least} to {at_most:,}"
         example = f", such as {self.example}" if self.example else ""
         return f"a tuple of {count} values, each {self._one}{example}"
 

@@ -1,13 +1,15 @@
 """Computes the text embeddings of a data set once, so that training never runs the encoder.
 
-python -m imagen_jax.precompute_text --encoder=DIR --data=SPEC --out=STORE
+python -m imagen_jax.precompute_text --encoder=DIR|untrained --data=SPEC --out=STORE
 
+--encoder=untrained makes an encoder of the captions first, as imagen_jax.untrained_encoder does, in STORE_encoder.
 Running it again goes on with what is missing. Several hosts that share a file system
 each write their part: the same command on all of them, with --host=0 to --host=3 and --num_hosts=4.
 """
 
 import datetime
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,8 +21,11 @@ from imagen_jax.data.text_store import DEFAULT_SHARD_SIZE, DTYPES, Manifest
 from imagen_jax.data.text_store_writer import Progress, check_folder, write_text_store
 from imagen_jax.errors import InputError
 from imagen_jax.text.encoder import load_encoder
+from imagen_jax.text.untrained import write_untrained_encoder
 
-_ENCODER = flags.DEFINE_string("encoder", None, "Folder of the text encoder.", required=True)
+_ENCODER = flags.DEFINE_string(
+    "encoder", None, "Folder of the text encoder; untrained: make a small one in OUT_encoder.", required=True
+)
 _encoder_settings = shared_flags.define_encoder_flags()
 _DATA = flags.DEFINE_string("data", None, "Data set, for example emoji:train or folder/PATH.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder of the store to write.", required=True)
@@ -33,6 +38,8 @@ _SHARD_SIZE = flags.DEFINE_integer(
 )
 _HOST = flags.DEFINE_integer("host", None, "Which of --num_hosts this is, from 0. Default: JAX's process index.")
 _NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Hosts that write this store. Default: JAX's process count.")
+
+_UNTRAINED = "untrained"
 
 
 def main() -> None:
@@ -47,7 +54,8 @@ def main() -> None:
     settings = _encoder_settings()
     if settings["devices"] is None:
         settings["devices"] = jax.local_devices()  # there is nothing else to do for them
-    encoder = load_encoder(_ENCODER.value, _MAX_LENGTH.value, batch_size=_BATCH_SIZE.value, **settings)
+    folder = _ENCODER.value if _ENCODER.value != _UNTRAINED else _make_encoder(captions)
+    encoder = load_encoder(folder, _MAX_LENGTH.value, batch_size=_BATCH_SIZE.value, **settings)
     manifest = Manifest(
         encoder_name=encoder.name,
         encoder_fingerprint=encoder.fingerprint,
@@ -80,6 +88,15 @@ def main() -> None:
         on_shard=log if manifest.num_shards > 1 else None,
     )
     print(f"{_OUT.value}: {_describe(progress, manifest, seconds=time.perf_counter() - start)}")
+
+
+def _make_encoder(captions: Sequence[str]) -> Path:
+    """Makes an untrained encoder beside the store, the same on all hosts, and returns its folder."""
+    out = Path(_OUT.value)
+    folder = out.with_name(f"{out.name}_encoder")
+    write_untrained_encoder(captions, folder)
+    print(f"{folder}: an untrained encoder; it tells these captions apart and knows nothing else")
+    return folder
 
 
 def _host_and_num_hosts() -> tuple[int, int]:

@@ -22,6 +22,7 @@ from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
 from imagen_jax.errors import EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, InputError, NotFiniteError
 from imagen_jax.evaluation.base import Evaluator
+from imagen_jax.resolve import resolve
 from imagen_jax.training import hosts, loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
@@ -46,7 +47,7 @@ def main() -> int:
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
     if _DRY_RUN.value:
-        print(_describe(config))
+        print(_describe(resolve(config)))
         return 0
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
@@ -59,6 +60,8 @@ def main() -> int:
 def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
+    config = resolve(config, captions=source.captions())
+    config_lib.validate(config, num_devices=jax.device_count())  # once more, as its length is known now
     dataset = make_dataset(
         source,
         text_store,

@@ -7,6 +7,7 @@ from imagen_jax.data.sources.base import Source
 from imagen_jax.data.sources.emoji import open_emoji
 from imagen_jax.data.sources.folder import open_folder
 from imagen_jax.data.sources.tfds import open_tfds
+from imagen_jax.files import user_path
 from imagen_jax.registry import lookup
 
 __all__ = ["SOURCES", "Source", "open_source"]
@@ -23,11 +24,14 @@ def open_source(spec: str, *, data_dir: str) -> Source:
     """Opens a data set.
 
     Args:
-      spec: "emoji[/RESOLUTION][/SUBSET][:SPLIT]", "tfds/NAME[:SPLIT][?image=FEATURE&caption=FEATURE]" or "folder/PATH".
+      spec: "emoji[/RESOLUTION][/SUBSET][:SPLIT]", "tfds/NAME[:SPLIT][?image=FEATURE&caption=FEATURE]", "folder/PATH"
+        or the path of a folder alone.
       data_dir: where data sets are built, looked for and indexed.
 
     Raises:
       InputError: an unknown kind, or what the opener of this kind raises.
     """
     kind = re.split("[/:?]", spec, maxsplit=1)[0]
+    if kind not in SOURCES and user_path(spec).is_dir():
+        return open_folder(f"folder/{spec}", data_dir)
     return lookup(SOURCES, kind, what="data source")(spec, data_dir)
