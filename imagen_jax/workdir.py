@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 import imagen_jax
 from imagen_jax import config as config_lib
 from imagen_jax.errors import InputError
@@ -28,19 +30,34 @@ def revision() -> str:
     sent = Path(__file__).parents[1] / "revision.txt"
     if sent.is_file():  # launch.setup sends the code without its history, and this instead
         return sent.read_text(encoding="utf-8").strip()
-    command = ["git", "describe", "--always", "--dirty"]
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        # Installed into a virtual environment inside a repository of the user's, this file is none of its own.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty")
     except (OSError, subprocess.CalledProcessError):  # no git, or installed from a wheel
         return f"imagen_jax {imagen_jax.__version__}"
-    return done.stdout.strip()
 
 
 def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
-    """Raises InputError where the run in `workdir` can't go on with this config or these texts."""
+    """Checks that the run in `workdir` can go on with this config and these texts; warns of another data set.
+
+    Raises:
+      InputError: it can't, or what it has left about itself is damaged.
+    """
     run = "the workdir of a training run"
     config_lib.check_resumes(config, read_json(workdir / _RUN_CONFIG, expected=run), where=str(workdir))
-    before = read_json(workdir / STAGE_FILE, expected=run)
+    path = workdir / STAGE_FILE
+    before = read_json(path, expected=run)
+    kinds = {"encoder_name": str, "encoder_fingerprint": str, "text_width": int}
+    wrong = [name for name, kind in kinds.items() if not isinstance(before.get(name), kind)]
+    if wrong:
+        raise InputError(f'"{path}" is damaged: no {", ".join(wrong)}; restore it, or use another --workdir')
     if before["encoder_fingerprint"] != stage.encoder_fingerprint:
         raise InputError(
             f'"{workdir}" was trained with texts by {before["encoder_name"]}, {describe_width(before["text_width"])} '
@@ -48,3 +65,10 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
             f"{describe_width(stage.text_width)} ({stage.encoder_fingerprint[:12]}); use another --workdir, or that "
             "encoder's store"
         )
+    data = before.get("source_fingerprint")  # which earlier versions didn't write
+    if data and data != stage.source_fingerprint:
+        logging.warning(
+            "%s is another data set than this run was started with (%.12s there, %.12s here): from here on it trains "
+            "on that, in another order",
+            stage.source, data, stage.source_fingerprint,
+        )  # fmt: skip

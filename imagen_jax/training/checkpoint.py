@@ -1,6 +1,7 @@
 """Checkpoints of a run: its state and the data iterator's position. The only file that knows orbax."""
 
 import hashlib
+import itertools
 import json
 import logging as std_logging
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from imagen_jax.errors import InputError
+from imagen_jax import storage
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import sync_folder
 from imagen_jax.training import hosts
-from imagen_jax.training.digest import differing, digest
+from imagen_jax.training.digest import VERSION, differing, digest
 from imagen_jax.training.state import TrainState
 from imagen_jax.types import Params
 
@@ -61,12 +64,18 @@ class Checkpointer:
           data: the iterator, whose position is that of the batch last taken.
 
         Raises:
-          InputError: this one or the one before can't be written: no space, no permission.
+          StorageError: this one or the one before can't be written, because the disk is full, read-only or gone.
+          InputError: it can't for another reason, such as no permission.
         """
         if self.latest_step == step:
             return
         position = data.get_state()
-        meta = {"digests": digest(state), "position": position, "position_sha256": _sha256(position)}
+        meta = {
+            "digests": digest(state),
+            "digest_version": VERSION,
+            "position": position,
+            "position_sha256": _sha256(position),
+        }
         with self._writing():
             self._manager.save(
                 step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
@@ -102,9 +111,10 @@ class Checkpointer:
         raise AssertionError(f"no checkpoint in {self._folder}")
 
     def _set_aside(self, step: int, reason: str) -> None:
-        damaged = self._folder / f"{_DAMAGED}{step}"
         if hosts.is_first():
+            damaged = _free_name(self._folder, f"{_DAMAGED}{step}")
             (self._folder / str(step)).rename(damaged)
+            sync_folder(self._folder)
             logging.warning("the checkpoint of step %d is damaged, and now called %s: %s", step, damaged, reason)
         hosts.gather("")  # the others see it when it has its new name
         self._manager.reload()
@@ -113,19 +123,22 @@ class Checkpointer:
         """Waits for the last save, without which it would be lost.
 
         Raises:
-          InputError: it can't be written.
+          StorageError, InputError: as `save`.
         """
         with self._writing():
             self._manager.wait_until_finished()
             self._manager.close()
+        sync_folder(self._folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # of every class, and some of them only at the next save
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(
+            failure = storage.describe_failure(error)
+            reason = failure or " ".join(str(error).split())[:300] or type(error).__name__
+            kind = StorageError if failure else InputError
+            raise kind(
                 f'can\'t write checkpoints to "{self._folder}": {reason}; make space or give permission, and run the '
                 "same command again: it goes on from the last whole checkpoint"
             ) from error
@@ -181,7 +194,7 @@ def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
         ),
     )
     expected = {path: n for path, n in restored["meta"]["digests"].items() if path.startswith("ema_params/")}
-    if changed := differing(restored["state"], expected):
+    if changed := differing(restored["state"], expected, version=restored["meta"].get("digest_version", 1)):
         raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
     return restored["state"]["ema_params"]
 
@@ -196,9 +209,16 @@ def _manager(
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
+def _free_name(folder: Path, name: str) -> Path:
+    """FOLDER/NAME, or NAME.2, NAME.3 ... where that is taken: a checkpoint may be damaged, made again and damaged."""
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+    return next(path for path in map(folder.joinpath, names) if not path.exists())
+
+
 class _Checkpoint(NamedTuple):
     state: TrainState
     digests: dict[str, int]
+    digest_version: int
     position: dict[str, Any]
 
 
@@ -222,11 +242,11 @@ def _read(folder: Path, step: int, state: TrainState) -> _Checkpoint:
     meta = found["meta"]
     if _sha256(meta["position"]) != meta["position_sha256"]:
         raise ValueError("the position of the data has changed since it was saved")
-    return _Checkpoint(found["state"], meta["digests"], meta["position"])
+    return _Checkpoint(found["state"], meta["digests"], meta.get("digest_version", 1), meta["position"])
 
 
 def _what_changed(found: _Checkpoint) -> str:
-    changed = differing(found.state, found.digests)
+    changed = differing(found.state, found.digests, version=found.digest_version)
     return f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}" if changed else ""
 
 

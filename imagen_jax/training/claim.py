@@ -45,7 +45,7 @@ class Claim:
           InputError: a run on another machine has claimed the workdir since.
         """
         try:
-            owner = self._owner.read_text(encoding="utf-8")
+            owner = self._owner.read_bytes().decode(errors="replace")
         except FileNotFoundError:
             owner = "nobody"
         if owner != self._token:
