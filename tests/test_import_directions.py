@@ -105,9 +105,9 @@ def test_the_package_knows_nothing_of_how_it_is_launched(path: Path):
 def test_launching_needs_the_command_line_and_the_configs_only(path: Path):
     own = {name.split(".")[1] for name in imports(path) if name.startswith("imagen_jax.")}
     assert own <= {"build", "cli", "config", "errors", "registry"}
-    if path.stem in ("gcloud", "pod", "states"):  # pure
+    if path.stem in ("answers", "gcloud", "pod", "states"):  # pure
         assert {name.split(".")[0] for name in imports(path)} <= {
-            *("collections", "dataclasses", "enum", "re", "shlex", "typing", "imagen_jax", "launch")
+            *("collections", "dataclasses", "enum", "json", "re", "shlex", "typing", "imagen_jax", "launch")
         }
 
 
