@@ -27,8 +27,10 @@ from launch.states import UNREACHABLE, VM_READY, Action, Kind, back_off_s, next_
 _POD = flags.define_pod()
 _TRAIN = flags.define_train()
 _REVISION = flags.define_revision()
-_MAX_TRIES = absl_flags.DEFINE_integer("max_tries", 5, "Relaunches after crashes, in all.", lower_bound=0)
-_POLL_S = absl_flags.DEFINE_float("poll_s", 60.0, "Seconds between looks.", lower_bound=1.0)
+_MAX_TRIES = absl_flags.DEFINE_integer(
+    "max_tries", 5, "Relaunches after crashes, in all.", lower_bound=0, upper_bound=1_000
+)
+_POLL_S = absl_flags.DEFINE_float("poll_s", 60.0, "Seconds between looks.", lower_bound=1.0, upper_bound=86_400.0)
 _KEEP = absl_flags.DEFINE_bool("keep", False, "Keep the pod when the run has ended, which costs as much as training.")
 _DRY_RUN = flags.define_dry_run()
 

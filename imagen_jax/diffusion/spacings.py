@@ -98,5 +98,5 @@ def check_times(times: Sequence[float]) -> None:
     """Raises InputError where explicit times don't fall within [0, 1]."""
     if not all(0 <= t <= 1 for t in times) or not all(a > b for a, b in itertools.pairwise(times)):
         raise InputError(
-            f"times must fall, from 1 (noise) towards 0 (clean), such as 1,0.7,0.4,0.1 (got {tuple(times)})"
+            f"times must fall, from 1 (noise) towards 0 (clean), such as (1, 0.7, 0.4, 0.1) (got {tuple(times)})"
         )
