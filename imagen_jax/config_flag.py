@@ -67,6 +67,8 @@ def check_files(argv: Sequence[str]) -> None:
         raise InputError(f"--{name} is given {len(arguments)} times; a run has one config")
     for name, argument in arguments:
         path = Path(argument.split(":", 1)[0])
+        if not argument.partition(":")[0].strip():
+            raise InputError(f"--{name}={argument}: expected a file. {list_configs()}")
         if not path.is_file():
             raise InputError(f'--{name}: no file "{path}". {list_configs(path)}')
         try:

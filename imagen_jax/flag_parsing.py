@@ -142,6 +142,10 @@ def _describe(error: flags.Error) -> str:
     if missing := re.match(r"Missing value for flag -{0,2}(\S+)", message):
         parser = flags.FLAGS[missing[1]].parser if missing[1] in flags.FLAGS else None
         return f"--{missing[1]} lacks its value{f', {_expected(parser)}' if parser else ''}: --{missing[1]}=VALUE"
+    if early := re.match(r"Found (\S+) in argv before a value for (\S+) was specified", message):
+        return f"{early[1]} stands before {early[2]}; give {early[2]}=FILE first, then what changes it"
+    if group := re.search(r"flag (--\S+)=(.*?): Failed to parse .* as a ConfigDict", message):
+        return f"{group[1]}={group[2]}: {group[1]} is a group of fields; set one of them, {group[1]}.FIELD=VALUE"
     if illegal := re.match(r"flag --([^=]+)=(.*?): (.*)", message):
         name, value, reason = illegal.groups()
         parser = flags.FLAGS[name].parser if name in flags.FLAGS else None

@@ -143,6 +143,18 @@ MISTAKES = {
         "typed.py, line 5: Could not override field 'b' (reference). 2.5 is of original type <class 'float'> and "
         "cannot be casted to type <class 'int'>",
     ),
+    "field before its config": (
+        ("--config.lr=3", *BASE),
+        "--config.lr=3 stands before --config; give --config=FILE first, then what changes it",
+    ),
+    "group in the place of a field": (
+        (*BASE, "--config.data=3"),
+        "--config.data=3: --config.data is a group of fields; set one of them, --config.data.FIELD=VALUE",
+    ),
+    "empty config": (
+        ("--config=", BASE[1]),
+        "--config=: expected a file. Configs here: configs/other.py, configs/tiny.py.",
+    ),
     "64 bits": (BASE, "JAX_ENABLE_X64=True computes in 64 bits and draws other noise; unset it, or set it to False"),
     "flag out of its choices": (
         (*BASE, "--mode=exakt"),

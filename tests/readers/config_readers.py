@@ -1,10 +1,11 @@
-"""What launch/ reads of gcloud and of workers."""
+"""What launch/ reads of gcloud and of workers, and what is read of a config's file before it is run."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagen_jax.config_flag import defines_get_config
 from launch.answers import count_workers, inside, parse_object, parse_status
 from tests.readers.reader import Reader
 
@@ -23,9 +24,19 @@ def _described(folder: Path) -> Any:
     return value and (inside(value, "state", "failedData", "error", "message"), count_workers(value))
 
 
+CONFIG = """
+from imagen_jax.config import base_config
+
+def get_config(arg="demo"):
+    config = base_config()
+    config.model.update(name="unet", channel_mults=(1, 2), text="\u00e9")
+    return config
+"""
+
+
 def _answering(text: str) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
-        (folder / "answer").write_text(text)
+        (folder / "answer").write_text(text, encoding="utf-8")
 
     return prepare
 
@@ -37,5 +48,6 @@ def _status(folder: Path) -> Any:
 READERS: dict[str, Reader] = {
     "a queued resource": Reader(_answering(f"WARNING: x\n{json.dumps(QUEUED, indent=2)}\n"), "answer", _described),
     "a node": Reader(_answering(json.dumps(NODE)), "answer", _described),
+    "a config's file": Reader(_answering(CONFIG), "answer", lambda folder: defines_get_config(folder / "answer")),
     "workers' status": Reader(_answering("".join(f"{json.dumps(line)}\n" for line in WORKERS)), "answer", _status),
 }
