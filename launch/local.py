@@ -40,7 +40,7 @@ def main(command: Sequence[str]) -> int:
     }
     if not command:
         raise InputError(f"after a bare -- comes the main and its flags; one of {', '.join(sorted(mains))}")
-    argv = [sys.executable, "-m", lookup(mains, command[0], what="main"), *command[1:]]
+    argv = [sys.executable, "-m", lookup(mains, command[0].removeprefix("imagen_jax."), what="main"), *command[1:]]
     environments = host_environments(_PROCESSES.value, _DEVICES.value)
     if _DRY_RUN.value:
         for environment in environments:
