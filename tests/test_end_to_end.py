@@ -98,7 +98,7 @@ def test_stop_at_and_steps_are_obeyed(cascade):
         ({"sampler": "ddimm"}, 'Did you mean "ddim"'),
         ({"aug_level": 2.0}, "in \\[0, 1\\]"),
         ({"batch_size": 0}, "at least 1"),
-        ({"guidance_interval": (0.8, 0.2)}, "0 <= FROM < TO <= 1"),
+        ({"guidance_interval": (0.8, 0.2)}, "0 <= from < to <= 1"),
         ({"guidance_interval": [(0.2, 0.8), (0.0, 1.0)]}, "one for each of the 3"),
         ({"guidence_interval": (0.2, 0.8)}, 'Did you mean "guidance_interval"'),
         ({"sampler": "dpmpp_2m", "steps": 1}, "needs at least 2 sampling steps"),
