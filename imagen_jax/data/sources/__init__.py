@@ -32,6 +32,6 @@ def open_source(spec: str, *, data_dir: str) -> Source:
       InputError: an unknown kind, or what the opener of this kind raises.
     """
     kind = re.split("[/:?]", spec, maxsplit=1)[0]
-    if kind not in SOURCES and user_path(spec).is_dir():
+    if spec and kind not in SOURCES and user_path(spec).is_dir():
         return open_folder(f"folder/{spec}", data_dir)
     return lookup(SOURCES, kind, what="data source")(spec, data_dir)
