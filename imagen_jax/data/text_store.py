@@ -69,7 +69,7 @@ class Manifest:
             value, wanted = getattr(self, field.name), int if field.type is int else str
             if type(value) is not wanted:  # a bool is no int
                 raise InputError(f"{field.name} {_short(value)}; expected {wanted.__name__}")
-            if wanted is str and not _is_unicode(value):
+            if isinstance(value, str) and not _is_unicode(value):
                 raise InputError(f"{field.name} {_short(value)}; expected text of whole characters")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {_short(self.dtype)}; expected one of {', '.join(DTYPES)}")
