@@ -329,10 +329,13 @@ def test_a_file_that_could_not_be_read_once_is_tried_again(images, tmp_path, mon
 
 def test_sizes_come_from_the_index(images, tmp_path, monkeypatch):
     Image.new("RGB", (30, 20)).save(images / "07.png")
-    sizes = open_images(images, tmp_path).sizes()
+    source = open_images(images, tmp_path)
+    assert isinstance(source, folder.FolderSource)
+    sizes = source.sizes()
     assert sizes == [(6, 8)] * 7 + [(20, 30)] + [(6, 8)] * 12
     monkeypatch.setattr(folder, "inspect_image", None)
-    assert open_images(images, tmp_path).sizes() == sizes
+    again = open_images(images, tmp_path)
+    assert isinstance(again, folder.FolderSource) and again.sizes() == sizes
 
 
 def test_an_index_with_another_content_is_made_again(images, tmp_path):
