@@ -86,6 +86,6 @@ class Digests:
         found = hash_file(path)
         if found != expected:
             raise InputError(
-                f'"{path}" is damaged, or was changed: it is not what was written (sha256 {found[:12]}, and {expected[:12]} in '
-                "cascade.json); copy the cascade again, or write it again with python -m imagen_jax.export"
+                f'"{path}" is damaged, or was changed: its sha256 is {found[:12]}, not {expected[:12]} as written; '
+                "copy the cascade again, or write it again with python -m imagen_jax.export"
             )

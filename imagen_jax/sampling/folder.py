@@ -100,7 +100,7 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
     config = contents.configs[0]
     needed = f"{config.encoder_name}, {describe_width(config.text_width)}"
     places = [encoder_folder] if encoder_folder else [folder / ENCODER, config.text_encoder]
-    found = next((path for path in (user_path(place) for place in places if place) if path.is_dir()), None)
+    found = next((path for path in (user_path(place) for place in places if place) if _is_folder(path)), None)
     if found is None:
         absent = " or ".join(str(place) for place in places if place)
         raise InputError(
@@ -132,6 +132,13 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
     return encoder
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or may not be looked at
+        return False
+
+
 class _Contents(NamedTuple):
     """What is in a cascade's folder; the configs fit each other."""
 
@@ -151,7 +158,8 @@ def _read_contents(folder: Path) -> _Contents:
     if not isinstance(names, list) or not 1 <= len(names) <= _MAX_STAGES:
         raise InputError(f'"{folder / INDEX}" lists no stages, or more than {_MAX_STAGES}; expected {_EXPORTED}')
     for name in names:
-        if not isinstance(name, str) or name in (*RESERVED_NAMES, "", ".", "..") or set(name) & set('/\\\0:"'):
+        wrong = not isinstance(name, str) or name in (*RESERVED_NAMES, "", ".", "..") or len(name) > 100
+        if wrong or set(name) & set('/\\\0:"'):
             raise InputError(
                 f'"{folder / INDEX}": a stage is called {name!r:.80}; expected the name of a folder beside it'
             )

@@ -32,7 +32,7 @@ _SIZES = {
     "text_width": 65_536,
     "step": 2**62,
 }
-_MAX_LEVELS, _MAX_BLOCKS, _MAX_CHANNELS = 12, 256, 65_536
+_MAX_LEVELS, _MAX_BLOCKS, _MAX_CHANNELS = 12, 128, 65_536
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
