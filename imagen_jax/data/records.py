@@ -76,9 +76,9 @@ class _Budget:
                 self._changed.notify_all()
 
 
-# Pillow keeps pixels in blocks of this size, and smaller pictures in smaller ones. Above glibc's limit of 32 MiB a block
-# goes back to the system when it is freed. Pillow's own 16 MiB stay with the thread that had them: 1.4 GB were measured
-# for four pictures of 7000 x 7000, of which one was decoded at a time, and 0.4 GB with this.
+# Pillow keeps pixels in blocks of this size, and smaller pictures in smaller ones. Above glibc's limit of 32 MiB a
+# block goes back to the system when it is freed. Pillow's own 16 MiB stay with the thread that had them: 1.4 GB were
+# measured for four pictures of 7000 x 7000, of which one was decoded at a time, and 0.4 GB with this.
 _BLOCK_BYTES = 2**26
 
 # Of all threads together. A thread waits for bytes first and pixels second, and never for bytes while it holds pixels,

@@ -55,7 +55,7 @@ def check_finite(
     if not len(bad):
         return
     # Each once: a batch is filled up with its last image.
-    names = list(dict.fromkeys(labels[row] if labels else f"image {row}" for row in bad))
+    names = list(dict.fromkeys(labels[int(row)] if labels else f"image {row}" for row in bad))
     first = names[0]
     more = f" and {len(names) - 1} more of its batch" if len(names) > 1 else ""
     high = settings.guided and settings.guidance_weight >= _HIGH_GUIDANCE

@@ -7,6 +7,7 @@ and tests, has no weights: its config says what they are drawn from (see `untrai
 import hashlib
 import json
 import math
+import numbers
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ from imagen_jax.types import Params
 _SHORTEST = 16
 # So many batches' captions are sorted by length at a time, so that few batches mix short and long ones.
 _WINDOW = 16
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class TextEncoder:
@@ -193,6 +195,7 @@ def load_encoder(
       NotFiniteError: a weight is infinite or not a number.
     """
     folder = user_path(folder)
+    _check_dtype(dtype)
     config = read_config(folder)
     model = make_encoder(config, folder, dtype)
     tokenizer = Tokenizer(folder, max_length)
@@ -202,8 +205,8 @@ def load_encoder(
             f"{model.vocab_size}; the files belong to different encoders"
         )
     tokenizer.check_ids_below(model.vocab_size)
-    if batch_size < 1:
-        raise InputError(f"the encoder's batch size must be at least 1 (got {batch_size})")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise InputError(f"the encoder's batch size must be a whole number, at least 1 (got {batch_size!r:.40})")
     seed = untrained_seed(config)
     num_parameters = sum(shape.size for shape in parameter_shapes(model).values())
     mesh = make_mesh(
@@ -229,6 +232,15 @@ def load_encoder(
         batch_size=batch_size,
         words=None if seed is None else read_words(folder),
     )
+
+
+def _check_dtype(dtype: DTypeLike) -> None:
+    try:
+        known = jnp.dtype(dtype).name in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise InputError(f"the encoder's dtype must be one of {', '.join(_DTYPES)} (got {dtype!r:.40})")
 
 
 def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:

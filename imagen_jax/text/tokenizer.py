@@ -6,6 +6,7 @@ T5's special ids: pad 0, end of sentence 1, unknown 2, no beginning of sentence 
 import base64
 import binascii
 import io
+import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ EOS_ID = 1
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 # The largest published ones have 5 and 17 MB; parsed, a file takes some ten times as much memory.
 _MAX_BYTES = 64 * 2**20
+# Of a caption; a page of text has 500 tokens.
+_MAX_LENGTH = 2**16
 
 
 class Tokenizer:
@@ -47,10 +50,12 @@ class Tokenizer:
         Raises:
           InputError: `max_length` is too small, or the folder has no readable tokenizer.
         """
+        if isinstance(max_length, bool) or not isinstance(max_length, numbers.Integral) or max_length > _MAX_LENGTH:
+            raise InputError(f"max_length is {max_length!r:.40}; expected a whole number, {_MAX_LENGTH:,} at most")
         if max_length < 2:
             raise InputError(f"max_length is {max_length}; expected at least 2 (one token and the end of sentence)")
         self.path = find_tokenizer(Path(folder))
-        self.max_length = max_length
+        self.max_length = int(max_length)
         self._below = 2**31
         read = _read_spiece if self.path.name == TOKENIZER_FILES[0] else _read_json
         data = read_bytes(self.path, expected="a tokenizer", max_bytes=_MAX_BYTES)
