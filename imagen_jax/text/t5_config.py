@@ -81,8 +81,9 @@ def make_encoder(config: dict[str, Any], folder: Path, dtype: DTypeLike) -> T5En
         raise InputError(f'"{folder}": config.json needs a positive integer for: {", ".join(missing)}')
     _check_optional(config, folder)
     if large := [key for key, largest in _LARGEST.items() if config.get(key, 1) > largest]:
+        given = f"{config[large[0]]:,}"[:20]
         raise InputError(
-            f'"{folder}": config.json has {large[0]} = {config[large[0]]!r:.20}; expected {_LARGEST[large[0]]:,} at most '
+            f'"{folder}": config.json has {large[0]} = {given}; expected {_LARGEST[large[0]]:,} at most '
             "(no published T5 comes near): it is damaged, or of another architecture"
         )
     _check_untrained(config, folder)

@@ -85,8 +85,8 @@ def test_a_token_id_beyond_the_weights_is_one_error_that_names_the_caption(tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_layers": 10**9}, r"num_layers = 1e\+09; expected 128 at most"),
-        ({"d_model": 10**12}, r"d_model = 1e\+12; expected 65,536 at most"),
+        ({"num_layers": 10**9}, r"num_layers = 1,000,000,000; expected 128 at most"),
+        ({"d_model": 10**12}, r"d_model = 1,000,000,000,000; expected 65,536 at most"),
         ({"vocab_size": 10**400}, "vocab_size"),
         ({"num_heads": True}, "positive integer for: num_heads"),
         ({"relative_attention_num_buckets": 0}, "positive integer for: relative_attention_num_buckets"),
