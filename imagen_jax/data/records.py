@@ -5,10 +5,12 @@ import errno
 import functools
 import hashlib
 import io
+import logging
 import os
 import stat
 import threading
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -76,15 +78,33 @@ class _Budget:
                 self._changed.notify_all()
 
 
-# Pillow keeps pixels in blocks of this size, and smaller pictures in smaller ones. Above glibc's limit of 32 MiB a block
-# goes back to the system when it is freed. Pillow's own 16 MiB stay with the thread that had them: 1.4 GB were measured
-# for four pictures of 7000 x 7000, of which one was decoded at a time, and 0.4 GB with this.
+# Pillow keeps pixels in blocks of this size, and smaller pictures in smaller ones. Above glibc's limit of 32 MiB a
+# block goes back to the system when it is freed. Pillow's own 16 MiB stay with the thread that had them: 1.4 GB were
+# measured for four pictures of 7000 x 7000, of which one was decoded at a time, and 0.4 GB with this.
 _BLOCK_BYTES = 2**26
 
 # Of all threads together. A thread waits for bytes first and pixels second, and never for bytes while it holds pixels,
 # so two threads can't wait for each other.
 _file_bytes = _Budget(2**27)
 _pixels = _Budget(MAX_IMAGE_PIXELS)
+
+
+@contextlib.contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Keeps what Pillow prints about single files off the terminal, where each is decoded and what is bad is counted.
+
+    Enter it before threads are started, since filters of warnings belong to the whole process.
+    """
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def decode_image(data: bytes) -> np.ndarray:
