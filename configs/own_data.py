@@ -3,7 +3,8 @@
 python -m imagen_jax.train --config=configs/own_data.py:VARIANT --config.data.source=FOLDER --workdir=DIR
 
     :laptop_base, :laptop_sr
-           16 px and 16 -> 64 px, 2 CPU cores, minutes
+           16 px and 16 -> 64 px, 2 CPU cores: 18 and 5 minutes on a busy machine. 60 drawings of shapes are then drawn
+           with the right shape and colours, nearly all as copies
     :gpu_base, :gpu_sr
            64 px and 64 -> 256 px, one GPU: 113M and 74M parameters with texts of width 768. Not run yet; at a third of
            an A100's peak the operations would take 5 hours and 1 hour

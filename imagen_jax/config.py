@@ -223,7 +223,7 @@ def _check_layout(config: Any) -> None:
     for path in _paths(config):
         if path not in FIELDS and not path.startswith("model."):
             guess = did_you_mean(path, FIELDS)
-            raise InputError(f"config.{path} is no field.{guess} imagen_jax/config_fields.py lists the fields")
+            raise InputError(f"config.{path} is no field.{guess} docs/config.md lists the fields")
 
 
 def _paths(config: Any, prefix: str = "") -> Iterator[str]:

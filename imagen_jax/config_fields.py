@@ -1,4 +1,4 @@
-"""Every field of a config: its type, its bounds and what it is for. config.py checks with it.
+"""Every field of a config: its type, its bounds and what it is for. config.py checks with it; docs/config.md lists it.
 
 Bounds keep out what can't be meant, or would overflow a type or a library: they are far from what has been used. Names
 (a sampler, a schedule) are texts here: each is looked up in its own table, which lists the choices.
@@ -136,3 +136,40 @@ FIELDS: Mapping[str, Field] = {
 def model_fields(network: str) -> dict[str, Field]:
     """The fields of `config.model` for a network, without the ones that every network has; {} of an unknown one."""
     return {f"model.{name}": field for name, field in NETWORK_FIELDS.get(network, {}).items()}
+
+
+def as_markdown(defaults: Mapping[str, object]) -> str:
+    """Returns the page docs/config.md: tables of every field with its default, its values and its meaning.
+
+    Args:
+      defaults: by path; those of a network's attributes by "NETWORK:model.ATTRIBUTE".
+    """
+    intro = (
+        "# Every field of a config\n\n"
+        "On a command line each is `--config.PATH=VALUE`; in a file of configs/ `config.PATH = VALUE`. This page is "
+        "written by\n`python -c 'from tests.test_config_fields import write_page; write_page()'` from "
+        "`imagen_jax/config_fields.py`.\n"
+    )
+    sections = [("The run", {path: field for path, field in FIELDS.items() if "." not in path}, "")]
+    groups = dict.fromkeys(path.split(".")[0] for path in FIELDS if "." in path)
+    sections += [
+        (f"config.{group}", {path: field for path, field in FIELDS.items() if path.startswith(f"{group}.")}, "")
+        for group in groups
+    ]
+    sections += [
+        (f"config.model, with name = {network}", model_fields(network), f"{network}:") for network in NETWORK_FIELDS
+    ]
+    return intro + "".join(_section(title, fields, prefix, defaults) for title, fields, prefix in sections)
+
+
+def _section(title: str, fields: Mapping[str, Field], prefix: str, defaults: Mapping[str, object]) -> str:
+    rows = [
+        f"| `{path}` | {_default(defaults.get(f'{prefix}{path}'))} | {field.expected} | {field.help} |"
+        for path, field in fields.items()
+    ]
+    head = "| field | default | values | meaning |\n|---|---|---|---|"
+    return f"\n## {title}\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _default(value: object) -> str:
+    return "" if value is None else f"`{value!r}`"

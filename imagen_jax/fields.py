@@ -59,9 +59,11 @@ class Field:
         if self.length is None:
             return f"{self._one}{f', or {self.also:g}' if self.also is not None else ''}"
         at_least, at_most = self.length
-        count = f"{at_least}" if at_least == at_most else f"{at_least} to {at_most:,}"
+        count = (
+            f"{at_least}" if at_least == at_most else f"{at_least} to {at_most:,}" if at_least else f"up to {at_most:,}"
+        )
         example = f", such as {self.example}" if self.example else ""
-        return f"a tuple of {count} values, each {self._one}{example}"
+        return f"a tuple of {count} entries, each {self._one}{example}"
 
     @property
     def _one(self) -> str:
@@ -118,7 +120,7 @@ def show(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a number of more digits than Python prints, or an object's own fault
-        text = f"a {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"
     if len(text) > _LONGEST_SHOWN:
         text = f"{text[: _LONGEST_SHOWN - 20]} ... ({len(text):,} characters)"
     plain = (int, float, bool, str, bytes, list, tuple, dict, set, complex, type(None))

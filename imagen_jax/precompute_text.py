@@ -28,15 +28,19 @@ _ENCODER = flags.DEFINE_string(
 )
 _encoder_settings = shared_flags.define_encoder_flags()
 _DATA = flags.DEFINE_string("data", None, "Data set, for example emoji:train or folder/PATH.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder of the store to write.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", "datasets", "Where prepared data sets are kept.")
-_MAX_LENGTH = flags.DEFINE_integer("max_length", 128, "Captions are cut to this many tokens.", lower_bound=2)
+_OUT = shared_flags.define_path("out", None, "The store is written to this folder.", required=True)
+_DATA_DIR = shared_flags.define_path("data_dir", "datasets", "Prepared data sets are kept in this folder.")
+_MAX_LENGTH = flags.DEFINE_integer(
+    "max_length", 128, "Captions are cut to this many tokens.", lower_bound=2, upper_bound=2**17
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Captions a call of the encoder.", lower_bound=1)
 _STORE_DTYPE = flags.DEFINE_enum("store_dtype", DTYPES[0], DTYPES, "What is stored: int8 takes half as much.")
 _SHARD_SIZE = flags.DEFINE_integer(
     "shard_size", DEFAULT_SHARD_SIZE, "Captions a file; a killed run loses at most so many.", lower_bound=1
 )
-_HOST = flags.DEFINE_integer("host", None, "Which of --num_hosts this is, from 0. Default: JAX's process index.")
+_HOST = flags.DEFINE_integer(
+    "host", None, "The number of this host, from 0, of --num_hosts. Default: JAX's process index."
+)
 _NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Hosts that write this store. Default: JAX's process count.")
 
 _UNTRAINED = "untrained"
@@ -46,7 +50,7 @@ def main() -> None:
     """Writes this host's part of the store and prints one line about it."""
     start = time.perf_counter()
     host, num_hosts = _host_and_num_hosts()
-    source = open_source(_DATA.value, data_dir=_DATA_DIR.value)
+    source = open_source(_DATA.value, data_dir=str(_DATA_DIR.value))
     captions = source.captions()
     if not captions:
         raise InputError(f"--data={_DATA.value} has no examples")

@@ -58,6 +58,11 @@ def main() -> int:
 
 
 def _train(config: Any, workdir: Path, profile_steps: range) -> int:
+    if not config.data.source:
+        raise InputError(
+            "config.data.source is empty; give the data set: --config.data.source=FOLDER for a folder of captioned "
+            "pictures (docs/own_data.md), or a name such as emoji/food:train"
+        )
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
     config = resolve(config, captions=source.captions())

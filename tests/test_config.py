@@ -93,7 +93,7 @@ def test_valid_configs_pass(overrides: dict[str, Any]):
         (
             "prompts",
             "red apple",
-            "config.prompts must be a tuple of 0 to 1,024 values, each a text that is not empty, such as "
+            "config.prompts must be a tuple of up to 1,024 entries, each a text that is not empty, such as "
             '("red apple", "blue heart") (got \'red apple\', which is no tuple)',
         ),
         ("model__num_heads", 0, "config.model.num_heads must be a whole number from 1 to 1,024 (got 0)"),

@@ -20,6 +20,7 @@ from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.training.metrics import read_metrics
 from tests.mains import REPO, prepare, run, run_folder
+from tests.sampling.tiny_cascade import renew_digests
 
 PROMPTS = ["red heart, twemoji style", "a purple heart", "blue heart, openmoji style"]
 
@@ -276,6 +277,9 @@ def test_a_changed_weight_is_another_cascade(folder):
     weights = bytearray((changed / "stage_8" / "ema.safetensors").read_bytes())
     weights[-1] ^= 1
     (changed / "stage_8" / "ema.safetensors").write_bytes(bytes(weights))
+    with pytest.raises(InputError, match=r"stage_8.*is damaged, or was changed"):
+        cascade_fingerprint(changed)
+    renew_digests(changed)
     assert cascade_fingerprint(changed) != cascade_fingerprint(folder / "cascade")
 
 
@@ -291,9 +295,9 @@ def test_a_changed_weight_is_another_cascade(folder):
         (("--prompt=a", "--steps=many"), "expected whole numbers"),
         (
             ("--prompt=a", "--guidance_interval=low:high"),
-            "--guidance_interval=low:high: expected times such as 0.2:0.8",
+            "--guidance_interval=low:high: expected FROM:TO, two times",
         ),
-        (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= from < to <= 1"),
+        (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= FROM < TO <= 1"),
         (("--prompt=a", "--devices=2"), "devices = 2; expected 1 to 1: this process has 1"),
         (("--prompt=a", "--image_shards=two"), "--image_shards=two: expected whole numbers"),
     ],

@@ -1,4 +1,4 @@
-"""docs/own_data.md: its commands, run as they stand there but for ten steps, on pictures that are made here."""
+"""docs/own_data.md: its commands, run as they stand there, but for ten steps and on pictures that are made here."""
 
 import csv
 import json
@@ -27,11 +27,18 @@ PODS_FLAGS = next(
     block for block in re.findall(r"^```\n(.*?)^```$", (REPO / "docs" / "pods.md").read_text("utf-8"), re.M | re.S)
     if block.startswith("--project")
 )  # fmt: skip
-# Appended to the commands: ten steps in place of thousands, and little to sample, always eight at a time, so that
-# what one command compiles the next finds in the cache.
+# Appended to the commands, by main or by variant: ten steps in place of thousands; one level less of each network, as
+# compiling is most of the time; and little to sample, always eight at a time, so that what one command compiles the
+# next finds in the cache.
+TEN_STEPS = ["--config.train.num_steps=10", "--config.data.batch_size=8", "--config.sampling.num_steps=2"]
 SHORT = {
-    "imagen_jax.train": ["--config.train.num_steps=10", "--config.data.batch_size=8", "--config.sampling.num_steps=2"],
-    "imagen_jax.evaluate": ["--num_samples=8", "--batch_size=8"],
+    "laptop_base": ["--config.model.channel_mults=(1,2)", "--config.model.attention_levels=(False,True)"],
+    "laptop_sr": [
+        "--config.model.channel_mults=(1,2)",
+        "--config.model.num_blocks=(1,1)",
+        "--config.model.attention=('none','joint')",
+    ],
+    "evaluate": ["--num_samples=8", "--batch_size=8"],
 }
 COLOURS = {"red": (220, 40, 40), "blue": (40, 80, 220), "green": (40, 170, 70), "white": (245, 245, 245)}
 CAPTIONS = [f"a {colour} circle on {ground}" for colour in COLOURS for ground in COLOURS if colour != ground]
@@ -99,7 +106,12 @@ def done(tmp_path_factory) -> Done:
     folder = tmp_path_factory.mktemp("visitor")
     (folder / "configs").symlink_to(REPO / "configs")
     make_pictures(folder / "pictures")
-    return run_commands(folder, [[*command[2:], *SHORT.get(command[2], [])] for command in LAPTOP])
+    commands = []
+    for _, _, module, *arguments in LAPTOP:
+        variant = arguments[0].partition(":")[2]
+        few = TEN_STEPS if module == "imagen_jax.train" else []
+        commands.append([module, *arguments, *few, *SHORT.get(variant or module.removeprefix("imagen_jax."), [])])
+    return run_commands(folder, commands)
 
 
 def test_the_page_goes_the_whole_way():
@@ -127,13 +139,28 @@ def test_the_run_says_with_what_numbers_and_captions_it_ran(done, stage):
     assert "warmup_steps = 50 is more than half of 10 steps; the warm-up takes 5" in done.err[1]
 
 
-def test_prompts_that_are_no_captions_are_refused_by_super_resolution_with_the_remedy(done):
+@pytest.mark.parametrize(
+    ("argument", "messages"),
+    [
+        (
+            "--config.data.source=",
+            ["error: config.data.source is empty; give the data set: --config.data.source=FOLDER"],
+        ),
+        (
+            "--config.prompts=('a red circle on blue','a purple elephant')",
+            [
+                'error: config.prompts: "a purple elephant" is no caption of pictures',
+                "--config.prompts=auto takes some",
+            ],
+        ),
+    ],
+)
+def test_what_super_resolution_on_own_data_lacks_is_said_with_the_remedy(done, argument, messages):
     (train,) = [command[2:] for command in LAPTOP if "own_data.py:laptop_sr" in command[3]]
-    command = [*train[:-1], "--workdir=other", "--config.prompts=('a red circle on blue','a purple elephant')"]
     with pytest.raises(AssertionError, match="exited with 2") as error:
-        run_commands(done.folder, [command])
-    assert 'error: config.prompts: "a purple elephant" is no caption of pictures' in str(error.value)
-    assert "--config.prompts=auto takes some" in str(error.value)
+        run_commands(done.folder, [[*train[:-1], "--workdir=other", argument]])
+    assert all(message in str(error.value) for message in messages)
+    assert not (done.folder / "other").exists()
 
 
 def test_the_commands_for_a_gpu_and_a_pod_are_accepted(done):

@@ -2,20 +2,17 @@
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from imagen_jax.data.preprocess import full_image
-from imagen_jax.data.sources import SOURCES, Source, open_source
+from imagen_jax.data.sources import Source, named_folder, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.image_sets import ImageSet
-from imagen_jax.registry import did_you_mean
 from imagen_jax.sampling.images import to_uint8
 
 # Bytes of images that are searched, in the memory of each host: 100,000 of 64 px are 1.2 GB.
@@ -53,16 +50,10 @@ def open_images(spec: str, *, data_dir: str, image_size: int | None = None, crop
     Raises:
       InputError: neither; or what `ImageFolder` and `open_source` raise.
     """
-    if Path(spec).is_dir():
-        return ImageFolder(Path(spec), crop_to=crop_to)
+    if (folder := named_folder(spec)) is not None:
+        return ImageFolder(folder, crop_to=crop_to)
     if crop_to:
         raise InputError(f'--crop_to={crop_to} is for folders, and "{spec}" is none; a data set is cropped by itself')
-    kind = re.split("[/:?]", spec, maxsplit=1)[0]
-    if kind not in SOURCES:
-        raise InputError(
-            f'"{spec}" is neither a folder that is there nor a data set ({", ".join(SOURCES)})'
-            f"{did_you_mean(kind, SOURCES)}"
-        )
     source = open_source(spec, data_dir=data_dir)
     return SourceImages(source, image_size=image_size or min(source[0]["image"].shape[:2]))
 

@@ -3,12 +3,17 @@ import pytest
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sweeps.grid import make_points
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.shared_flags import times
 
 OWN = [
     SamplingSettings(guidance_weight=weight, aug_level=level) for weight, level in ((2.0, 0.0), (3.0, 0.1), (4.0, 0.2))
 ]
-PARSE = {"guidance": float, "steps": int, "aug_level": float, "sampler": str, "guidance_interval": times}
+
+
+def colons(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(":"))
+
+
+PARSE = {"guidance": float, "steps": int, "aug_level": float, "sampler": str, "guidance_interval": colons}
 
 
 def test_without_settings_there_is_one_point():
