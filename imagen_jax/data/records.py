@@ -5,10 +5,12 @@ import errno
 import functools
 import hashlib
 import io
+import logging
 import os
 import stat
 import threading
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -85,6 +87,24 @@ _BLOCK_BYTES = 2**26
 # so two threads can't wait for each other.
 _file_bytes = _Budget(2**27)
 _pixels = _Budget(MAX_IMAGE_PIXELS)
+
+
+@contextlib.contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Keeps what Pillow prints about single files off the terminal, where each is decoded and what is bad is counted.
+
+    Enter it before threads are started, since filters of warnings belong to the whole process.
+    """
+    logger = logging.getLogger("PIL")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A folder of images to score: samples, or a real set without captions."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from imagen_jax.data.image_files import LeftOut, describe_left_out, list_pictures
 from imagen_jax.data.preprocess import full_image
-from imagen_jax.data.records import EXTENSIONS, BadRecord, inspect_image, read_image
+from imagen_jax.data.records import EXTENSIONS, BadRecord, inspect_image, quiet_decoder, read_image
 from imagen_jax.data.sources.base import fingerprint
 from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
@@ -54,9 +52,7 @@ class ImageFolder:
         if not files:
             found = f" (left out: {describe_left_out(left_out)})" if left_out else ""
             raise InputError(f'no images in "{root}"{found}; expected {", ".join(EXTENSIONS)} files')
-        # Set here and not in the threads, because warning filters belong to the whole process.
-        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with quiet_decoder(), ThreadPoolExecutor(_THREADS) as pool:
             results = list(pool.map(_inspect, files))
         self.bad = [(str(path), found) for path, found in zip(files, results, strict=True) if isinstance(found, str)]
         _report(root, left_out, self.bad, num_files=len(files))

@@ -354,3 +354,13 @@ def test_fingerprints_are_those_of_earlier_versions(images, tmp_path):
     shas = [hashlib.sha256((images / f"{i:02d}.png").read_bytes()).hexdigest() for i in range(20)]
     assert texts == fingerprint([f"picture {i}" for i in range(20)], shas)
     assert open_images(images, tmp_path).fingerprint == fingerprint(["five", "one"], [shas[5], shas[1]])
+
+
+def test_what_the_decoder_says_of_single_files_is_not_printed(images, tmp_path, capfd):
+    # Broken EXIF is a warning, and too many samples an error, in Pillow's own words.
+    Image.new("RGB", (8, 6)).save(images / "03.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    Image.new("RGB", (8, 6)).save(images / "04.tiff", tiffinfo={277: 9})
+    for name in ("03", "04"):
+        (images / f"{name}.png").unlink()
+    source = open_images(images, tmp_path)
+    assert "picture 3" in source.captions() and not capfd.readouterr().err

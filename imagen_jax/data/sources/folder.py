@@ -3,14 +3,12 @@
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
-from PIL import Image
 
 from imagen_jax.data.image_files import LeftOut, describe_left_out, list_pictures
 from imagen_jax.data.records import (
@@ -18,6 +16,7 @@ from imagen_jax.data.records import (
     BadRecord,
     clean_caption,
     inspect_image,
+    quiet_decoder,
     read_image,
     read_ordinary_file,
 )
@@ -184,9 +183,7 @@ def _verify(root: Path, candidates: list[Candidate]) -> tuple[_Index, bool]:
             return _Unread(LeftOut(candidate.file, f"{what} can't be read", error.strerror or str(error)))
         return FolderRecord(candidate.file, caption, sha256, height, width, _clean_name(candidate.name))
 
-    # Set here and not in the threads, because warning filters belong to the whole process.
-    with warnings.catch_warnings(), ThreadPoolExecutor(_VERIFY_THREADS) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with quiet_decoder(), ThreadPoolExecutor(_VERIFY_THREADS) as pool:
         results = list(pool.map(check, candidates))
     records = [result for result in results if isinstance(result, FolderRecord)]
     unread = [result.item for result in results if isinstance(result, _Unread)]
