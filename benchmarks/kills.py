@@ -63,7 +63,9 @@ def _compare(folder: Path) -> int:
     assert _wait(_start(folder, "killed")) == 0, _output(folder, "killed")
 
     straight, killed = (_last_checkpoint(folder / name) for name in ("straight", "killed"))
-    losses = [[(line["step"], line["loss"]) for line in read_metrics(folder / name)] for name in ("straight", "killed")]
+    losses = [
+        [(line["step"], line["train/loss"]) for line in read_metrics(folder / name)] for name in ("straight", "killed")
+    ]
     damaged = list((folder / "killed" / "checkpoints").glob("corrupt-*"))
     same = straight == killed and losses[0] == losses[1]
     print(

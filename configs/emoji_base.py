@@ -40,7 +40,7 @@ def _demo(config):
     )  # fmt: skip
     # Plain squared error of x: after 500 steps it gets 80% of the names right, v 29%, and its background is whiter.
     config.diffusion.update(prediction="x", weighting="plain")
-    config.optimizer.update(name="adam", learning_rate=2e-3, warmup_steps=50, decay_steps=2_200, b2=0.99)
+    config.optimizer.update(name="adam", learning_rate=2e-3, warmup_steps=50, b2=0.99)
     config.ema_decay = 0.99
     config.train.update(num_steps=2_200, log_every=50, checkpoint_every=550, sample_every=550, keep_checkpoints=2)
     config.sampling.update(sampler="ddim", num_steps=16, threshold="static")
@@ -66,7 +66,7 @@ def _full(config):
     config.diffusion.update(prediction="v", weighting="plain")
     config.data.max_tokens = 32
     config.model.update(channels=128, channel_mults=(1, 2, 3, 4), num_blocks=2)
-    config.optimizer.update(name="adam", learning_rate=3e-4, warmup_steps=1_000, decay_steps=60_000, b2=0.99)
+    config.optimizer.update(name="adam", learning_rate=3e-4, warmup_steps=1_000, b2=0.99)
     config.ema_decay = 0.999
     config.train.update(num_steps=60_000, checkpoint_every=2_000, sample_every=2_000)
     config.sampling.update(num_steps=64, threshold="static")

@@ -29,7 +29,7 @@ def _demo(config):
         channels=16, channel_mults=(1, 2, 4), num_blocks=(1, 2, 2), attention=("none", "none", "joint"), num_heads=2,
         dtype="float32",
     )  # fmt: skip
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, decay_steps=1_700, b2=0.99)
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=50, b2=0.99)
     config.diffusion.max_aug_level = 0.3
     config.ema_decay = 0.99
     config.train.update(num_steps=1_700, log_every=50, checkpoint_every=425, sample_every=425, keep_checkpoints=2)
@@ -56,7 +56,7 @@ def _full(config):
     config.data.batch_size = 64
     config.data.max_tokens = 32
     config.model.update(channels=64, channel_mults=(1, 2, 4, 8), num_blocks=(2, 2, 4, 4))
-    config.optimizer.update(learning_rate=3e-4, warmup_steps=1_000, decay_steps=40_000, b2=0.99)
+    config.optimizer.update(learning_rate=3e-4, warmup_steps=1_000, b2=0.99)
     config.ema_decay = 0.999
     config.train.update(num_steps=40_000, checkpoint_every=2_000, sample_every=2_000)
     config.sampling.update(num_steps=32, threshold="static")

@@ -22,6 +22,7 @@ def _modern(config):
 
 def get_config(arg="paper"):
     config = base_config()
+    config.prompts = ()  # a grid needs whole parameters on every chip, which training with fsdp does not
     config.model.update(
         name="unet",
         channels=512,

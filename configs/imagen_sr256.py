@@ -21,6 +21,7 @@ def _modern(config):
 
 def get_config(arg="paper"):
     config = base_config()
+    config.prompts = ()  # a grid needs whole parameters on every chip, which training with fsdp does not
     config.data.image_size, config.data.low_res_size = 256, 64
     config.model.update(
         name="efficient_unet",

@@ -3,7 +3,8 @@
 The only place, besides the mains, that knows both the config's layout and the parts.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.evaluation.sample_metrics import SampleMetrics
 from imagen_jax.models import DTYPES, make_model
 from imagen_jax.registry import lookup
+from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
@@ -42,6 +44,7 @@ from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
 # Of one example beside another: chosen by us, far above what any useful weighting reaches.
 _MAX_WEIGHT = 1e3
+_IMAGE_CHANNELS = 3
 # Of T5-XXL.
 _PAPER_TEXT_WIDTH = 4096
 
@@ -50,18 +53,49 @@ def check(config: Any) -> None:
     """Looks every name of `config` up, so that a wrong one is an error before anything is read or compiled.
 
     Raises:
-      InputError: an unknown model, attribute, schedule, prediction type, weighting, optimizer, sampler or threshold.
+      InputError: an unknown model, attribute, schedule, prediction type, weighting, optimizer, sampler or threshold; or
+        a network that doesn't fit the images.
     """
-    model(config)
-    optimizer(config)
-    schedule(config)
-    lookup(TARGETS, config.diffusion.prediction, what="prediction type")
-    lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
-    lookup(STRATEGIES, config.train.strategy, what="strategy")
+    _check_model(config)
+    with _named("config.optimizer"):
+        optimizer(config)
+    with _named("config.diffusion.schedule"):
+        schedule(config)
+    with _named("config.diffusion.prediction"):
+        lookup(TARGETS, config.diffusion.prediction, what="prediction type")
+    with _named("config.diffusion.weighting"):
+        lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
+    with _named("config.train.strategy"):
+        lookup(STRATEGIES, config.train.strategy, what="strategy")
     for name in _metric_names(config):
-        lookup(METRICS, name, what="metric of config.evaluation.metrics")
+        with _named("config.evaluation.metrics"):
+            lookup(METRICS, name, what="metric")
     _check_sampling(config)
     _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Says of an InputError inside which field it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _check_model(config: Any) -> None:
+    with _named("config.model"):
+        network: Any = model(config)
+    for name in ("image_size", "crop_size"):
+        if config.data[name] % network.downsampling:
+            raise InputError(
+                f"config.data.{name} = {config.data[name]} can't be halved as often as the network's levels ask; it "
+                f"takes multiples of {network.downsampling}"
+            )
+    if network.out_channels != _IMAGE_CHANNELS:
+        raise InputError(
+            f"config.model.out_channels = {network.out_channels} is for other programs; images have {_IMAGE_CHANNELS}"
+        )
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
         raise InputError(
             f"config.model.low_res_residual is for super-resolution stages that predict x "
@@ -71,7 +105,7 @@ def check(config: Any) -> None:
 
 
 def _check_sampling(config: Any) -> None:
-    try:
+    with _named("config.sampling"):
         stage = Stage(
             model(config),
             image_size=config.data.image_size,
@@ -81,8 +115,6 @@ def _check_sampling(config: Any) -> None:
             settings=SamplingSettings(**config.sampling.to_dict()),
         )
         stage.noise_levels()
-    except InputError as error:
-        raise InputError(f"config.sampling: {error}") from None
 
 
 def _check_weights(*, prediction: str, weighting: str) -> None:
@@ -127,12 +159,12 @@ def model(config: Any) -> nn.Module:
 
 def optimizer(config: Any) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer`."""
-    return make_optimizer(**config.optimizer.to_dict())
+    return make_optimizer(**resolve(config).optimizer.to_dict())
 
 
 def learning_rate(config: Any) -> optax.Schedule:
     """The learning rate of `config.optimizer` by the number of updates."""
-    settings = config.optimizer
+    settings = resolve(config).optimizer
     return learning_rate_schedule(
         settings.learning_rate, warmup_steps=settings.warmup_steps, decay_steps=settings.decay_steps
     )
@@ -285,7 +317,7 @@ def held_out_loss(config: Any, *, source: Source, text_store: TextStore, rows: S
 
 
 def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: TextStore) -> SampleGrid:
-    """The grid of `config.prompts`.
+    """The grid of `config.prompts`, of a resolved config.
 
     Prompts that are captions of the data set use its stored embeddings and, for super-resolution, its images; only
     others need the text encoder, which runs once, here.
@@ -298,14 +330,14 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
     if unknown and stage.low_res_size:
         raise InputError(
             f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}; a super-resolution stage samples '
-            "from the data set's own images, so its prompts must be captions there"
+            "from the data set's own images, so its prompts must be captions there; --config.prompts=auto takes some"
         )
     embeddings = {prompt: text_store[index_of[prompt]] for prompt in config.prompts if prompt in index_of}
     if unknown:
         if not config.data.text_encoder:
             raise InputError(
                 f'config.prompts: "{unknown[0]}" is no caption of {config.data.source}, and '
-                "config.data.text_encoder, which would encode it, is empty"
+                "config.data.text_encoder, which would encode it, is empty; --config.prompts=auto takes captions"
             )
         encoder = load_encoder(config.data.text_encoder, max_length=text_store.max_length)
         if encoder.fingerprint != text_store.encoder_fingerprint:

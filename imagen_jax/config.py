@@ -1,19 +1,23 @@
 """For configs/ and the mains: variants, the checks of a whole config before anything expensive, and its written form.
 
-Below the mains nothing sees a config: what is checked here are relations between fields, which no single function sees.
-A name (sampler, schedule, source, ...) is checked where it is looked up, by its own table.
+Below the mains nothing sees a config. Each field's type and bounds are in config_fields.py. What is checked here
+besides are relations between fields, which no single function sees. A name (sampler, schedule, source, ...) is checked
+where it is looked up, by its own table.
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from absl import logging
 from ml_collections import ConfigDict
 
+from imagen_jax.config_fields import FIELDS, model_fields
 from imagen_jax.errors import InputError
+from imagen_jax.fields import check_fields, show
+from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
+from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
 
 T = TypeVar("T")
 
@@ -26,17 +30,6 @@ _FIXED_FOR_A_RUN = {
     "data.max_tokens",
     "data.held_out",
     "optimizer.name",
-}
-
-_FIELDS = {
-    "data": "source data_dir text_store text_encoder image_size low_res_size crop_size batch_size max_tokens held_out",
-    "model": "name channels channel_mults num_blocks",
-    "diffusion": "schedule prediction weighting stratified_times caption_drop_rate max_aug_level",
-    "optimizer": "name learning_rate warmup_steps decay_steps grad_clip_norm b1 b2 weight_decay",
-    "train": "strategy num_steps accumulate_steps log_every checkpoint_every sample_every keep_checkpoints "
-    "stall_minutes",
-    "evaluation": "metrics every num_samples num_reference batch_size inception_weights clip",
-    "sampling": "sampler num_steps guidance_weight threshold aug_level",
 }
 
 # How often a network with n levels halves the image. One that isn't listed checks its own shapes.
@@ -52,7 +45,8 @@ def base_config() -> Any:
     config: Any = ConfigDict()
     config.seed = 0  # of initialisation, data order and noise
     config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
-    config.prompts = ()  # of the sample grids
+    # Of the sample grids. ("auto",): 8 captions of the data set, drawn with the seed; (): no grids.
+    config.prompts = AUTO_PROMPTS
     config.data = ConfigDict(
         {
             "source": "",  # see data.sources.open_source: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT"
@@ -89,7 +83,8 @@ def base_config() -> Any:
             "name": "adam",  # key of training.optimizer.OPTIMIZERS
             "learning_rate": 1e-4,  # at the end of the warm-up
             "warmup_steps": 10_000,
-            "decay_steps": 2_500_000,  # length of the cosine decay to 0, from step 0; 0: none
+            # Length of the cosine decay to 0, from step 0. -1: that of the run, however long (resolve.py); 0: none.
+            "decay_steps": FOLLOW,
             "grad_clip_norm": 1.0,  # of the global norm; 0: no clipping
             "b1": 0.9,  # Adam's
             "b2": 0.999,  # Adam's
@@ -100,6 +95,7 @@ def base_config() -> Any:
         {
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
+            "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
             "accumulate_steps": 1,  # parts in which a device computes its share of a batch: less memory, except on CPUs
             "log_every": 100,  # steps
             "checkpoint_every": 5_000,  # steps
@@ -190,80 +186,73 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def validate(config: ConfigDict, *, num_devices: int) -> None:
-    """Checks a whole config. `num_devices`: over all hosts, as `data.batch_size` is.
+    """Checks a whole config, resolved or not, after "~" in its paths has become the home folder.
+
+    Args:
+      config: of a run, as `base_config` lays it out.
+      num_devices: over all hosts, as `data.batch_size` is.
 
     Raises:
-      InputError: a field is missing, out of range, or doesn't fit another or the devices; the message names the values
-        and the remedy.
+      InputError: a field is missing, unknown, of another type or out of its bounds, or doesn't fit another or the
+        devices; the message names the values and the remedy.
     """
-    _check_fields(config)
+    _check_layout(config)
     # Any: to a type checker a ConfigDict's field could be of every type.
-    tree: Any = config
-    _check_ranges(tree)
+    layout: Any = config
+    flat = {path: _at(layout, path) for path in FIELDS}
+    check_fields(FIELDS, flat, prefix="config.")
+    _expand_paths(layout, flat)
+    network = {f"model.{key}": layout.model[key] for key in layout.model}
+    check_fields(model_fields(layout.model.name), network, prefix="config.")
+    tree: Any = resolve(config)
     _check_batch(tree.data.batch_size, num_devices, tree.train.accumulate_steps)
-    _check_network(tree.model)
+    _check_levels(tree.model)
     _check_sizes(tree.data, _size_multiple(tree.model))
     _check_low_res(tree)
     _check_schedule(tree.optimizer)
 
 
-def _fail(name: str, value: object, expected: str) -> None:
-    raise InputError(f"config.{name} must be {expected} (got {value!r})")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _check_fields(config: ConfigDict) -> None:
-    top = ("seed", "ema_decay", "prompts")
-    paths = [*top, *(f"{group}.{field}" for group, fields in _FIELDS.items() for field in fields.split())]
-    for path in paths:
+def _check_layout(config: Any) -> None:
+    """Every field is there, and no other but the network's attributes, which `models.make_model` knows."""
+    if not isinstance(config, ConfigDict):  # whatever a user's get_config returns
+        raise InputError(f"get_config must return what base_config() made, a ConfigDict (got {show(config)})")
+    for path in FIELDS:
         node: Any = config
         for part in path.split("."):
             if not isinstance(node, ConfigDict) or part not in node:
-                raise InputError(f"config.{path} is missing; the files in configs/ show every field")
+                raise InputError(f"config.{path} is missing; base_config() in imagen_jax/config.py has every field")
             node = node[part]
+    for path in _paths(config):
+        if path not in FIELDS and not path.startswith("model."):
+            guess = did_you_mean(path, FIELDS)
+            raise InputError(f"config.{path} is no field.{guess} docs/config.md lists the fields")
 
 
-def _check_ranges(config: Any) -> None:
-    flat = {f"{group}.{field}": config[group][field] for group, fields in _FIELDS.items() for field in fields.split()}
-    positive_ints = ["data.image_size", "data.batch_size", "data.max_tokens", "model.channels", "sampling.num_steps"]
-    not_ints = ("strategy", "stall_minutes")
-    positive_ints += [f"evaluation.{field}" for field in ("every", "num_samples", "num_reference", "batch_size")]
-    for name in positive_ints + [f"train.{field}" for field in _FIELDS["train"].split() if field not in not_ints]:
-        if not _is_int(flat[name]) or flat[name] <= 0:
-            _fail(name, flat[name], "> 0")
-    for name in (
-        "data.low_res_size",
-        "data.crop_size",
-        "data.held_out",
-        "optimizer.warmup_steps",
-        "optimizer.decay_steps",
-    ):
-        if not _is_int(flat[name]) or flat[name] < 0:
-            _fail(name, flat[name], ">= 0")
-    if not (_is_int(config.seed) and 0 <= config.seed < 2**32):
-        _fail("seed", config.seed, "in [0, 2^32)")
-    if not (_is_finite(flat["optimizer.learning_rate"]) and flat["optimizer.learning_rate"] > 0):
-        _fail("optimizer.learning_rate", flat["optimizer.learning_rate"], "> 0 and finite")
-    if not (_is_finite(config.ema_decay) and 0 < config.ema_decay < 1):
-        _fail("ema_decay", config.ema_decay, "between 0 and 1, both excluded")
-    not_negative = ("optimizer.grad_clip_norm", "optimizer.weight_decay", "sampling.guidance_weight")
-    for name in (*not_negative, "train.stall_minutes"):
-        if not (_is_finite(flat[name]) and flat[name] >= 0):
-            _fail(name, flat[name], ">= 0 and finite")
-    for name in ("diffusion.caption_drop_rate", "diffusion.max_aug_level", "sampling.aug_level"):
-        if not (_is_finite(flat[name]) and 0 <= flat[name] <= 1):
-            _fail(name, flat[name], "in [0, 1]")
-    if not isinstance(flat["diffusion.stratified_times"], bool):
-        _fail("diffusion.stratified_times", flat["diffusion.stratified_times"], "True or False")
-    if not all(isinstance(prompt, str) and prompt.strip() for prompt in config.prompts):
-        _fail("prompts", tuple(config.prompts), "captions, none of them empty")
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        value = config[key]
+        inside = isinstance(value, ConfigDict) and any(path.startswith(f"{prefix}{key}.") for path in FIELDS)
+        if inside:
+            yield from _paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _at(config: Any, path: str) -> Any:
+    for part in path.split("."):
+        config = config[part]
+    return config
+
+
+def _expand_paths(config: Any, flat: Mapping[str, Any]) -> None:
+    for path, field in FIELDS.items():
+        text = flat[path]
+        if field.is_path and "~" in text:
+            group, name = path.split(".")
+            # A data set in a folder is folder/PATH.
+            kind = "folder/" if text.startswith("folder/~") else ""
+            if text.removeprefix(kind).startswith("~"):
+                config[group][name] = f"{kind}{user_path(text.removeprefix(kind))}"
 
 
 def _nearest_multiples(value: int, multiple: int) -> str:
@@ -281,26 +270,19 @@ def _check_batch(batch_size: int, num_devices: int, accumulate_steps: int) -> No
         )
 
 
-def _check_network(model: Any) -> None:
-    mults = model.channel_mults
-    if not mults or not all(_is_int(mult) and mult > 0 for mult in mults):
-        _fail("model.channel_mults", tuple(mults), "one positive integer for each level, such as (1,2,4)")
-    if isinstance(model.num_blocks, tuple | list):
-        if not all(_is_int(count) and count > 0 for count in model.num_blocks):
-            _fail("model.num_blocks", tuple(model.num_blocks), "positive integers")
-        if len(model.num_blocks) != len(mults):
-            raise InputError(
-                f"config.model.num_blocks = {tuple(model.num_blocks)} has {len(model.num_blocks)} entries, but "
-                f"config.model.channel_mults = {tuple(mults)} has {len(mults)}; both have one for each level"
-            )
-    elif not _is_int(model.num_blocks) or model.num_blocks <= 0:
-        _fail("model.num_blocks", model.num_blocks, "> 0")
+def _check_levels(model: Any) -> None:
+    blocks, mults = model.get("num_blocks"), model.get("channel_mults")
+    if isinstance(blocks, tuple | list) and isinstance(mults, tuple | list) and len(blocks) != len(mults):
+        raise InputError(
+            f"config.model.num_blocks = {tuple(blocks)} has {len(blocks)} entries, but "
+            f"config.model.channel_mults = {tuple(mults)} has {len(mults)}; both have one for each level"
+        )
 
 
 def _size_multiple(model: Any) -> int:
     """What every image size must be a multiple of."""
-    halvings = _HALVINGS.get(model.name)
-    return 2 ** halvings(len(model.channel_mults)) if halvings else 1
+    halvings, mults = _HALVINGS.get(model.name), model.get("channel_mults")
+    return 2 ** halvings(len(mults)) if halvings and mults else 1
 
 
 def _check_sizes(data: Any, multiple: int) -> None:

@@ -7,30 +7,32 @@ asked for; the cascade then remembers its folder.
 """
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
 from imagen_jax import cli
 from imagen_jax.errors import InputError
-from imagen_jax.sampling.folder import STAGE_FILE, check_can_write, read_stage_config, write_cascade
+from imagen_jax.files import user_path
+from imagen_jax.sampling.export_folder import check_can_write, check_finite_params, write_cascade
+from imagen_jax.sampling.folder import STAGE_FILE, read_stage_config
+from imagen_jax.shared_flags import define_path
 from imagen_jax.text.encoder import has_weights, identify_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 
 _WORKDIRS = flags.DEFINE_list(
     "workdirs", None, "Workdirs of the stages, base first, separated by commas.", required=True
 )
-_OUT = flags.DEFINE_string("out", None, "The cascade folder to write.", required=True)
-_ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
+_OUT = define_path("out", None, "The cascade folder to write.", required=True)
+_ENCODER = define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _COPY_ENCODER = flags.DEFINE_bool("copy_encoder", False, "Copy the encoder's weights into the cascade's folder.")
 
 
 def main() -> None:
     """Writes the folder and prints what is in it."""
-    workdirs, out = [Path(name) for name in _WORKDIRS.value], Path(_OUT.value)
+    workdirs, out = [user_path(name) for name in _WORKDIRS.value], _OUT.value
     configs = [read_stage_config(workdir / STAGE_FILE) for workdir in workdirs]
     check_can_write(out, configs)
-    folder = Path(_ENCODER.value or configs[0].text_encoder)
+    folder = _ENCODER.value or user_path(configs[0].text_encoder)
     if not _ENCODER.value and not (configs[0].text_encoder and folder.is_dir()):
         raise InputError(
             f'training had {configs[0].encoder_name} in "{configs[0].text_encoder}", where it is no more; name its '
@@ -45,6 +47,7 @@ def main() -> None:
     params = []
     for number, workdir in enumerate(workdirs):
         ema_params, step = load_ema_params(workdir)
+        check_finite_params(ema_params, f'"{workdir}", step {step}, stage of {configs[number].image_size} px')
         configs[number] = dataclasses.replace(configs[number], step=step, text_encoder=str(folder.resolve()))
         params.append(ema_params)
         print(f"{workdir}: {configs[number].image_size} px, step {step}")

@@ -43,6 +43,8 @@ def main() -> int:
     budget = topology.chip.hbm_gib if _HBM_GB.value is None else _HBM_GB.value
     if not 0 < budget <= topology.chip.hbm_gib:
         raise InputError(f"--hbm_gb={budget:g}: expected up to {topology.chip.hbm_gib:g}, what a program may use there")
+    if config.train.num_epochs:
+        raise InputError("config.train.num_epochs: a plan opens no data set; give --config.train.num_steps instead")
     config_lib.validate(config, num_devices=topology.num_chips)
     build.check(config)
     width, _ = build.text_width(config)

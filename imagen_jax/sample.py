@@ -7,30 +7,32 @@ The text encoder is loaded for the prompts alone, and freed before the networks 
 """
 
 import dataclasses
-from pathlib import Path
+from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from imagen_jax import cli, shared_flags
 from imagen_jax.errors import InputError
-from imagen_jax.files import write_json
-from imagen_jax.sampling import load_cascade
-from imagen_jax.sampling.images import labelled_grid, save_png
+from imagen_jax.sampling import Cascade, load_cascade
+from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.sampling.prompts import check_prompts, read_prompts_file
+from imagen_jax.sampling.remarks import find_remarks
+from imagen_jax.sampling.samples_folder import SamplesFolder
 from imagen_jax.sampling_flags import SETTINGS
 from imagen_jax.text.embeddings import Embeddings
+from imagen_jax.text.tokenizer import check_captions
 
-_CASCADE = flags.DEFINE_string("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
+_CASCADE = shared_flags.define_path("cascade", None, "Cascade folder, by imagen_jax.export.", required=True)
 _PROMPTS = flags.DEFINE_multi_string("prompt", [], "What to draw; repeatable.")
-_PROMPTS_FILE = flags.DEFINE_string("prompts_file", None, "UTF-8 text file with a prompt a line.")
-_EMBEDDINGS = flags.DEFINE_string("embeddings", None, "File by --save_embeddings, in place of prompts.")
-_SAVE_EMBEDDINGS = flags.DEFINE_string("save_embeddings", None, "File to write the prompts' embeddings to.")
-_ENCODER = flags.DEFINE_string("encoder", None, "The text encoder's folder, if it isn't where training had it.")
+_PROMPTS_FILE = shared_flags.define_path("prompts_file", None, "UTF-8 text file with one prompt per line.")
+_EMBEDDINGS = shared_flags.define_path("embeddings", None, "File by --save_embeddings, in place of prompts.")
+_SAVE_EMBEDDINGS = shared_flags.define_path("save_embeddings", None, "File to write the prompts' embeddings to.")
+_ENCODER = shared_flags.define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _encoder_settings = shared_flags.define_encoder_flags()
-_OUT = flags.DEFINE_string("out", None, "Folder to write.", required=True)
+_OUT = shared_flags.define_path("out", None, "Folder to write: a new one, or that of the same command.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.", lower_bound=0, upper_bound=2**32 - 1)
 _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance leads away from, for all prompts.")
-_WEAK_CASCADE = flags.DEFINE_string(
+_WEAK_CASCADE = shared_flags.define_path(
     "weak_cascade", None, "Autoguidance: a cascade of the same networks, trained less, that guidance leads away from."
 )
 _SETTING_FLAGS = {
@@ -45,45 +47,51 @@ _device_settings = shared_flags.define_device_flags()
 def main() -> None:
     """Samples and prints where the pictures are."""
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
+    sizes = cascade.sizes(_STOP_AT.value)
     overrides = {name: shared_flags.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in SETTINGS.items()}
-    settings = dict(zip(cascade.stages, cascade.settings(**overrides), strict=True))
+    settings = cascade.settings(**overrides)[: len(sizes)]
+    for remark in find_remarks(overrides, settings, super_resolution=len(sizes) > 1):
+        logging.warning("--%s", remark)
     cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()
     negative: list[str] | Embeddings | None = [_NEGATIVE_PROMPT.value] if _NEGATIVE_PROMPT.value else None
+    weak = load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None
+    out = SamplesFolder(
+        _OUT.value,
+        _describe(weak, settings=dict(zip(map(str, sizes), map(dataclasses.asdict, settings), strict=True))),
+        prompts.captions if isinstance(prompts, Embeddings) else prompts,
+        sizes,
+    )
+    out.begin()
     if _SAVE_EMBEDDINGS.value:
         prompts, negative = cascade.embed_both(prompts, negative)
         prompts.save(_SAVE_EMBEDDINGS.value)
-    out = Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
     images = cascade.sample(
         prompts,
         seed=_SEED.value,
         stop_at=_STOP_AT.value,
         negative_prompts=negative,
-        weak=load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None,
+        weak=weak,
         batch_size=_BATCH_SIZE.value,
+        log_stages=True,
         **_device_settings(),
         **overrides,
     )
-    captions = prompts.captions if isinstance(prompts, Embeddings) else prompts
-    for size, batch in images.items():
-        for index, image in enumerate(batch):
-            save_png(image, out / f"{index:03d}_{size}.png")
-    last = list(images.values())[-1]
-    save_png(labelled_grid(list(last), captions, columns=min(4, len(captions))), out / "grid.png")
-    record = {
-        "cascade": _CASCADE.value,
+    out.write(images)
+    print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {_OUT.value}/grid.png and the PNGs beside it")
+
+
+def _describe(weak: Cascade | None, *, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the pictures depend on, besides the prompts."""
+    return {
+        "cascade": str(_CASCADE.value),
+        "cascade_sha256": cascade_fingerprint(_CASCADE.value),
         "seed": _SEED.value,
         "negative_prompt": _NEGATIVE_PROMPT.value,
-        "weak_cascade": _WEAK_CASCADE.value,
-        "settings": {str(size): dataclasses.asdict(settings[size]) for size in images},
-        "images": [
-            {"index": index, "prompt": prompt, "files": [f"{index:03d}_{size}.png" for size in images]}
-            for index, prompt in enumerate(captions)
-        ],
+        "weak_cascade": str(_WEAK_CASCADE.value) if weak else None,
+        "weak_cascade_sha256": cascade_fingerprint(_WEAK_CASCADE.value) if weak else None,
+        "settings": settings,
     }
-    write_json(out / "samples.json", record)
-    print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {out}/grid.png and the PNGs beside it")
 
 
 def _prompts() -> list[str] | Embeddings:
@@ -96,6 +104,7 @@ def _prompts() -> list[str] | Embeddings:
         return Embeddings.load(_EMBEDDINGS.value)
     prompts = read_prompts_file(_PROMPTS_FILE.value) if _PROMPTS_FILE.value else list(_PROMPTS.value)
     check_prompts(prompts)
+    check_captions(prompts)
     return prompts
 
 

@@ -30,6 +30,7 @@ from imagen_jax.errors import (
     NotFiniteError,
 )
 from imagen_jax.evaluation.base import Evaluator
+from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.shared_flags import define_path
 from imagen_jax.training import hosts, loop, parallel
@@ -56,7 +57,7 @@ def main() -> int:
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
     if _DRY_RUN.value:
-        print(_describe(config))
+        print(_describe(resolve(config)))
         return 0
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
@@ -67,9 +68,17 @@ def main() -> int:
 
 
 def _train(config: Any, workdir: Path, profile_steps: range) -> int:
+    if not config.data.source:
+        raise InputError(
+            "config.data.source is empty; give the data set: --config.data.source=FOLDER for a folder of captioned "
+            "pictures (docs/own_data.md), or a name such as emoji/food:train"
+        )
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
     trained_on, held_out = build.split(config, source)
+    captions = source.captions()
+    config = resolve(config, captions=captions if trained_on is None else [captions[row] for row in trained_on])
+    config_lib.validate(config, num_devices=jax.device_count())  # once more, as its length is known now
     dataset = make_dataset(
         source,
         text_store,

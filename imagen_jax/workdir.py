@@ -77,8 +77,8 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
     source_before = before.get("source_fingerprint")
     if source_before and source_before != stage.source_fingerprint:
         logging.warning(
-            "the data set %s has changed since this run was started (it was %s, and is %s): from here on the run trains "
-            "on other examples, or on the same in another order",
+            "the data set %s has changed since this run was started (it was %s, and is %s): from here on the run "
+            "trains on other examples, or on the same in another order",
             stage.source, source_before[:12], stage.source_fingerprint[:12],
         )  # fmt: skip
 

@@ -4,17 +4,20 @@ python -m launch.babysit --name=NAME ... --config=configs/X.py[:VARIANT] [--conf
 
 FLAGS go to train as they are. It prints one line per change, and may be killed and started again at any time: what it
 knows, it asks gcloud and the workers. It ends with the run's exit code: 0 done; 2, 3 and 4 what a relaunch can't mend
-(imagen_jax/errors.py); anything else a crash, after --max_tries more. The pod is deleted then, unless --keep.
+(imagen_jax/errors.py); anything else a crash, or 5 a full or failing disk, after --max_tries more. The pod is deleted
+then, unless --keep. If babysit itself is interrupted or fails, the pod stays, and the last line says so.
 """
 
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from imagen_jax import cli
+from imagen_jax.errors import EXIT_INTERRUPTED, InputError
 from launch import flags, gcloud, steps
 from launch.package import PAYLOAD, pack
 from launch.pod import Pod
@@ -24,8 +27,10 @@ from launch.states import UNREACHABLE, VM_READY, Action, Kind, back_off_s, next_
 _POD = flags.define_pod()
 _TRAIN = flags.define_train()
 _REVISION = flags.define_revision()
-_MAX_TRIES = absl_flags.DEFINE_integer("max_tries", 5, "Relaunches after crashes, in all.", lower_bound=0)
-_POLL_S = absl_flags.DEFINE_float("poll_s", 60.0, "Seconds between looks.", lower_bound=1.0)
+_MAX_TRIES = absl_flags.DEFINE_integer(
+    "max_tries", 5, "Relaunches after crashes, in all.", lower_bound=0, upper_bound=1_000
+)
+_POLL_S = absl_flags.DEFINE_float("poll_s", 60.0, "Seconds between looks.", lower_bound=1.0, upper_bound=86_400.0)
 _KEEP = absl_flags.DEFINE_bool("keep", False, "Keep the pod when the run has ended, which costs as much as training.")
 _DRY_RUN = flags.define_dry_run()
 
@@ -66,13 +71,56 @@ def babysit(
             say(line_with_time) if say else print(line_with_time, flush=True)
         said = line
 
-    steps.ensure_bucket(runner, pod)
+    stays = f"the pod {pod.name}, if there is one, stays and costs: the same command goes on; {_how_to_delete(pod)}"
+    try:
+        return _watch(
+            runner, pod, payload, command, max_tries=max_tries, poll_s=poll_s, keep=keep, sleep=sleep, tell=tell
+        )
+    except KeyboardInterrupt:
+        tell(f"interrupted; {stays}")
+        return EXIT_INTERRUPTED
+    except (InputError, CommandError):  # whose own line comes after this one
+        tell(stays)
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        tell(f"babysit itself failed ({type(error).__name__}); {stays}")
+        return _EXIT_GAVE_UP
+
+
+def _how_to_delete(pod: Pod) -> str:
+    return f"python -m launch.delete --name={pod.name} --project={pod.project} --zone={pod.zone} ... deletes it"
+
+
+def _watch(
+    runner: Runner,
+    pod: Pod,
+    payload: Path,
+    command: Sequence[str],
+    *,
+    max_tries: int,
+    poll_s: float,
+    keep: bool,
+    sleep: Callable[[float], None],
+    tell: Callable[[str], None],
+) -> int:
     # Crashes; failures of gcloud in a row; of this pod: looks at its workers, and whether they ever answered.
-    tries, failures, looks, answered = 0, 0, 0, False
+    tries, failures, looks, answered, has_bucket = 0, 0, 0, False, False
     while True:
         try:
+            if not has_bucket:
+                steps.ensure_bucket(runner, pod)
+                has_bucket, failures = True, 0
             seen = steps.observe(runner, pod)
         except CommandError as error:
+            if not has_bucket:
+                # Without a bucket there may be nothing yet that waits for an end, and the mistake may be the user's.
+                failures += 1
+                tell(f"{error} ({failures} of {max_tries + 1})")
+                if failures > max_tries:
+                    raise
+                sleep(back_off_s(failures))
+                continue
             # A network that is away for an hour is no reason to give up.
             tell(f"{error}: waiting")
             sleep(poll_s)
@@ -120,15 +168,14 @@ def _execute(runner: Runner, pod: Pod, payload: Path, command: Sequence[str], ac
 
 def _end(runner: Runner, pod: Pod, action: Action, *, keep: bool, tell: Callable[[str], None]) -> int:
     if keep:
-        tell(
-            f"the pod stays, and costs; python -m launch.delete ends that. Logs: gs://{pod.bucket}/runs/{pod.name}/logs"
-        )
+        tell(f"the pod stays, and costs; {_how_to_delete(pod)}. Logs: gs://{pod.bucket}/runs/{pod.name}/logs")
     else:
         try:
             steps.delete(runner, pod)
+            steps.check_gone(runner, pod)
             tell(f"the pod is deleted. Logs: gs://{pod.bucket}/runs/{pod.name}/logs")
         except CommandError as error:
-            tell(f"THE POD IS STILL THERE, and costs: {error}; try python -m launch.delete")
+            tell(f"THE POD MAY STILL BE THERE, and cost: {error}; {_how_to_delete(pod)}")
     return action.exit_code
 
 
@@ -141,6 +188,7 @@ def _rehearse(runner: Runner, pod: Pod, command: Sequence[str]) -> None:
     runner.run(steps.status_command(pod))
     _execute(runner, pod, Path(tempfile.gettempdir()) / PAYLOAD, command, Action(Kind.START, ""))
     steps.delete(runner, pod)
+    steps.check_gone(runner, pod)
 
 
 @reporting

@@ -13,9 +13,10 @@ _DRY_RUN = flags.define_dry_run()
 
 @reporting
 def main() -> None:
-    """Deletes it; where there is none, nothing happens."""
-    pod = _POD()
-    steps.delete(Runner(dry_run=_DRY_RUN.value), pod)
+    """Deletes it, and says that it is gone only after gcloud has said so; where there is none, nothing happens."""
+    runner, pod = Runner(dry_run=_DRY_RUN.value), _POD()
+    steps.delete(runner, pod)
+    steps.check_gone(runner, pod)
     if not _DRY_RUN.value:
         print(f"{pod.name}: no pod, no cost but that of gs://{pod.bucket}")
 

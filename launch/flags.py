@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from imagen_jax import build
 from imagen_jax import config as config_lib
 from imagen_jax.errors import InputError
+from imagen_jax.files import user_path
 from launch.package import REPOSITORY
 from launch.pod import Pod
 
@@ -124,7 +125,7 @@ def _config_arguments(argv: Sequence[str]) -> list[str]:
 def _in_repository(argument: str) -> str:
     path, colon, variant = argument.partition(":")
     try:
-        relative = Path(path).resolve().relative_to(REPOSITORY)
+        relative = user_path(path).resolve().relative_to(REPOSITORY)
     except ValueError:
         raise InputError(f'--config: "{path}" is outside {REPOSITORY}, which is all that the workers get') from None
     return f"{relative.as_posix()}{colon}{variant}"

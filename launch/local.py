@@ -19,10 +19,14 @@ from launch import flags
 from launch.package import REPOSITORY
 from launch.processes import host_environments, run_processes
 
-_PROCESSES = absl_flags.DEFINE_integer("processes", 2, "How many hosts.", lower_bound=1)
-_DEVICES = absl_flags.DEFINE_integer("devices", 4, "CPU devices of each.", lower_bound=1)
+_PROCESSES = absl_flags.DEFINE_integer("processes", 2, "How many hosts.", lower_bound=1, upper_bound=64)
+_DEVICES = absl_flags.DEFINE_integer("devices", 4, "CPU devices of each.", lower_bound=1, upper_bound=1_024)
 _GRACE_S = absl_flags.DEFINE_float(
-    "grace", 60.0, "Seconds that the others get to end by themselves after one has failed.", lower_bound=0.0
+    "grace",
+    60.0,
+    "Seconds that the others get to end by themselves after one has failed.",
+    lower_bound=0.0,
+    upper_bound=86_400.0,
 )
 _DRY_RUN = flags.define_dry_run()
 
@@ -36,7 +40,7 @@ def main(command: Sequence[str]) -> int:
     }
     if not command:
         raise InputError(f"after a bare -- comes the main and its flags; one of {', '.join(sorted(mains))}")
-    argv = [sys.executable, "-m", lookup(mains, command[0], what="main"), *command[1:]]
+    argv = [sys.executable, "-m", lookup(mains, command[0].removeprefix("imagen_jax."), what="main"), *command[1:]]
     environments = host_environments(_PROCESSES.value, _DEVICES.value)
     if _DRY_RUN.value:
         for environment in environments:

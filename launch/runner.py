@@ -1,7 +1,6 @@
 """Runs commands, or prints them: the one place of this folder that starts gcloud."""
 
 import functools
-import re
 import shlex
 import subprocess
 import sys
@@ -18,8 +17,8 @@ _NO_GCLOUD = "gcloud is not installed: https://cloud.google.com/sdk/docs/install
 class CommandError(Exception):
     """A command failed. The message is one line: which, and the end of what it wrote to stderr.
 
-    Args:
-      not_found: what it was asked about doesn't exist.
+    Attributes:
+      reason: everything that it wrote to stderr.
     """
 
     def __init__(self, argv: Sequence[str], reason: str):
@@ -27,7 +26,7 @@ class CommandError(Exception):
         lines = [line.strip() for line in reason.splitlines() if line.strip()]
         what = " ".join(arg for arg in argv[:6] if not arg.startswith("-"))
         super().__init__(f"{what}: {' | '.join(lines[-3:]) or 'failed without a word'}")
-        self.not_found = bool(re.search(r"not[ _]found", reason, re.IGNORECASE))
+        self.reason = reason
 
 
 class Runner:
@@ -59,6 +58,8 @@ class Runner:
             )
         except FileNotFoundError:
             raise InputError(_NO_GCLOUD) from None
+        except OSError as error:  # no memory or no process for it, at this moment
+            raise CommandError(argv, error.strerror or str(error)) from None
         except subprocess.TimeoutExpired:
             raise CommandError(argv, f"no end after {timeout_s:.0f} s") from None
         if done.returncode:

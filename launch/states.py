@@ -8,7 +8,7 @@ import enum
 from collections.abc import Sequence
 from typing import Literal
 
-from imagen_jax.errors import EXIT_BAD_INPUT, EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED
+from imagen_jax.errors import EXIT_BAD_INPUT, EXIT_NO_CHECKPOINT, EXIT_NOT_FINITE, EXIT_PREEMPTED, EXIT_STORAGE
 
 # Of a queued resource.
 QUEUED_WAITING = {"CREATING", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "SUSPENDING", "DELETING"}
@@ -134,7 +134,8 @@ def _after(exit_code: Status, tries: int, max_tries: int) -> Action:
         return Action(Kind.START, "stopped after a checkpoint", tries)
     if code in _STOPS:
         return Action(Kind.STOP, f"{_STOPS[code]} (exit code {code})", tries, exit_code=code)
-    return _again(Kind.START, f"a crash (exit code {code})", code, tries, max_tries)
+    what = "a disk or bucket that failed" if code == EXIT_STORAGE else "a crash"
+    return _again(Kind.START, f"{what} (exit code {code})", code, tries, max_tries)
 
 
 def _again(kind: Kind, why: str, code: int, tries: int, max_tries: int) -> Action:
@@ -163,6 +164,7 @@ def combine(workers: Sequence[Worker], *, expected: int) -> Status:
     if any(worker.state == "running" for worker in workers) and all(worker.age_s < _STRAGGLERS_S for worker in failed):
         return RUNNING
     codes = [worker.exit_code for worker in failed]
-    # What one worker knows for certain outweighs how the others ended when it went.
-    certain = [code for code in (*_STOPS, EXIT_PREEMPTED) if code in codes]
+    # What one worker knows for certain outweighs how the others ended when it went. A failing bucket comes first: what
+    # others take for a mistake, a missing folder or a damaged checkpoint, may be the bucket's absence.
+    certain = [code for code in (EXIT_STORAGE, *_STOPS, EXIT_PREEMPTED) if code in codes]
     return next(iter([*certain, *codes]), 0)

@@ -1,22 +1,21 @@
 """What the mains do to a pod, one step a function. Each may be repeated."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imagen_jax.errors import InputError
 from launch import gcloud
+from launch.answers import NOT_SET_UP, count_workers, inside, is_absent, parse_object, parse_status
 from launch.package import PAYLOAD
 from launch.pod import Pod
 from launch.runner import CommandError, Runner
-from launch.states import QUEUED_ACTIVE, UNREACHABLE, VM_READY, Status, Worker, combine
+from launch.states import QUEUED_ACTIVE, UNREACHABLE, VM_READY, Status, combine
 
 # Packages on a slow mirror, apt behind the VM's own update.
 _SETUP_TIMEOUT_S = 3600.0
 _DELETE_TIMEOUT_S = 1800.0
-# What a worker says that has no scripts yet.
-_NOT_SET_UP = "imagen_launch: not set up"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +43,10 @@ def ensure_bucket(runner: Runner, pod: Pod) -> None:
       CommandError: gcloud failed.
       InputError: it exists and has no hierarchical namespace, so that checkpoints on it may be half there.
     """
-    try:
-        answer = runner.run(gcloud.describe_bucket(pod))
-    except CommandError as error:
-        if not error.not_found:
-            raise
-        answer = ""
-    if not answer:
+    bucket = _describe(runner, gcloud.describe_bucket(pod), f"gs://{pod.bucket}")
+    if bucket is None:
         runner.run(gcloud.create_bucket(pod))
-    elif not json.loads(answer).get("hierarchicalNamespace", {}).get("enabled"):
+    elif inside(bucket, "hierarchicalNamespace", "enabled") is not True:
         raise InputError(
             f"gs://{pod.bucket} has no hierarchical namespace, without which a folder's renaming can stop half way; "
             "name a --bucket that doesn't exist yet"
@@ -69,8 +63,22 @@ def delete(runner: Runner, pod: Pod) -> None:
     try:
         runner.run(gcloud.delete_queued_resource(pod), timeout_s=_DELETE_TIMEOUT_S)
     except CommandError as error:
-        if not error.not_found:
+        if not is_absent(error.reason, _queued(pod)):
             raise
+
+
+def check_gone(runner: Runner, pod: Pod) -> None:
+    """Asks gcloud whether pod and request are gone.
+
+    Raises:
+      CommandError: one of them is still there, and may cost, or gcloud failed.
+    """
+    asked = {_queued(pod): gcloud.describe_queued_resource(pod), _node(pod): gcloud.describe_node(pod)}
+    for resource, argv in asked.items():
+        answer = _describe(runner, argv, resource)
+        if answer is not None:
+            state = inside(answer, "state", "state") or answer.get("state")
+            raise CommandError(argv, f"{resource} is still there ({state}), and may cost; look again in a minute")
 
 
 def set_up(runner: Runner, pod: Pod, payload: Path) -> None:
@@ -99,56 +107,55 @@ def observe(runner: Runner, pod: Pod) -> Observation:
     Raises:
       CommandError: gcloud failed, other than by not finding what was asked for.
     """
-    queued = _describe(runner, gcloud.describe_queued_resource(pod))
+    queued = _describe(runner, gcloud.describe_queued_resource(pod), _queued(pod))
     if queued is None:
         return Observation(None)
-    state = queued.get("state", {})
-    message = state.get("failedData", {}).get("error", {}).get("message", "")
-    seen = Observation(state.get("state", "STATE_UNSPECIFIED"), note=f" ({message})" if message else "")
+    message = inside(queued, "state", "failedData", "error", "message")
+    note = f" ({' '.join(str(message).split())})" if message else ""
+    seen = Observation(str(inside(queued, "state", "state") or "STATE_UNSPECIFIED"), note=note)
     if seen.queued_state != QUEUED_ACTIVE:
         return seen
-    node = _describe(runner, gcloud.describe_node(pod))
-    seen = dataclasses.replace(seen, vm_state=node and node.get("state", "STATE_UNSPECIFIED"))
+    node = _describe(runner, gcloud.describe_node(pod), _node(pod))
+    seen = dataclasses.replace(seen, vm_state=node and str(node.get("state", "STATE_UNSPECIFIED")))
     if node is None or seen.vm_state != VM_READY:
         return seen
     try:
         workers = parse_status(runner.run(status_command(pod)))
     except CommandError:
         return dataclasses.replace(seen, exit_code=UNREACHABLE)
-    # One entry a worker and network.
-    networks = max(1, len(node.get("networkConfigs", [])))
-    status = combine(workers, expected=len(node.get("networkEndpoints", [])) // networks)
+    status = combine(workers, expected=count_workers(node))
     return dataclasses.replace(seen, exit_code=status, tries=max((worker.tries for worker in workers), default=0))
 
 
 def status_command(pod: Pod) -> list[str]:
     """Of gcloud, to ask every worker; one that was never set up says so too."""
-    script = f"if [ -f {PAYLOAD}/status.sh ]; then bash {PAYLOAD}/status.sh {pod.name}; else echo {_NOT_SET_UP}; fi"
+    script = f"if [ -f {PAYLOAD}/status.sh ]; then bash {PAYLOAD}/status.sh {pod.name}; else echo {NOT_SET_UP}; fi"
     return gcloud.ssh(pod, ["bash", "-c", script])
-
-
-def parse_status(text: str) -> list[Worker]:
-    """The workers' lines, among whatever else ssh prints."""
-    workers = []
-    for line in text.splitlines():
-        if line == _NOT_SET_UP:
-            workers.append(Worker("?", "absent", 0, 0, 0))
-        elif line.startswith('{"worker"'):
-            try:
-                workers.append(Worker(**json.loads(line)))
-            except (ValueError, TypeError):  # two workers' lines in one: ask again later
-                continue
-    return workers
 
 
 def _script(name: str, *arguments: str) -> list[str]:
     return ["bash", f"{PAYLOAD}/{name}.sh", *arguments]
 
 
-def _describe(runner: Runner, argv: Sequence[str]) -> dict | None:
+def _queued(pod: Pod) -> str:
+    return f"locations/{pod.zone}/queuedResources/{pod.name}"
+
+
+def _node(pod: Pod) -> str:
+    return f"locations/{pod.zone}/nodes/{pod.name}"
+
+
+def _describe(runner: Runner, argv: Sequence[str], resource: str) -> dict[str, Any] | None:
+    """None where gcloud says that exactly this resource doesn't exist, and in a dry run."""
     try:
-        return json.loads(runner.run(argv))
+        answer = runner.run(argv)
     except CommandError as error:
-        if error.not_found:
+        if is_absent(error.reason, resource):
             return None
         raise
+    if runner.dry_run:
+        return None
+    described = parse_object(answer)
+    if described is None:
+        raise CommandError(argv, f"expected JSON, and got: {' '.join(answer.split())[:200] or 'nothing'}")
+    return described

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+import imagen_jax
 from imagen_jax.errors import EXIT_BAD_INPUT
 
 MAIN = '''"""Prints a config.
@@ -18,10 +19,13 @@ from absl import flags, logging
 from ml_collections import config_flags
 from imagen_jax import cli
 from imagen_jax.errors import InputError
+from imagen_jax.shared_flags import define_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "the run")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
-STEPS = flags.DEFINE_integer("steps", 4, "number of steps")
+STEPS = flags.DEFINE_integer("steps", 4, "Number of steps.", lower_bound=1, upper_bound=99)
+RATE = flags.DEFINE_float("rate", 1.0, "A rate.", lower_bound=0)
+OUT = define_path("out", None, "Folder to write.")
 MODE = flags.DEFINE_enum("mode", "fast", ["fast", "exact"], "how")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "stop early")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -57,6 +61,14 @@ def get_config(arg="demo"):
     return ConfigDict({"lr": lr, "data": {"batch_size": 8}, "model": {"mults": (1, 2), "remat": False}})
 """
 
+TYPED = """
+from ml_collections import ConfigDict
+def get_config():
+    config = ConfigDict({"a": {"b": 2}})
+    config.a.b = 2.5
+    return config
+"""
+
 # Imports once and forks for each command, which saves a second of imports apiece. argv: main.py, then one file of
 # arguments a command; beside that file go .out, .err and .code.
 SERVER = """
@@ -69,6 +81,7 @@ for command in commands:
     if pid == 0:
         for fd, suffix in ((1, ".out"), (2, ".err")):
             os.dup2(os.open(command + suffix, os.O_WRONLY | os.O_CREAT), fd)
+        jax.config.update("jax_enable_x64", "64_bits" in command)
         sys.argv = [main, *open(command).read().split("\\0")[:-1]]
         runpy.run_path(main, run_name="__main__")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -89,13 +102,69 @@ BASE = ("--config=configs/tiny.py", "--workdir=w")
 # Each is a mistake: arguments, and the whole of what its user reads.
 MISTAKES = {
     "unknown flag": ((*BASE, "--stpes=3"), 'unknown flag --stpes. Did you mean "--steps"? --help lists the flags'),
-    "flag of a wrong type": ((*BASE, "--steps=many"), "--steps=many: expected an integer"),
+    "another program's flag": (
+        (*BASE, "--num_inference_steps=3"),
+        "unknown flag --num_inference_steps. Here it is called --steps. --help lists the flags",
+    ),
+    "another program's flag that is a field here": (
+        (*BASE, "--lr=3"),
+        "unknown flag --lr. Here it is called --config.optimizer.learning_rate. --help lists the flags",
+    ),
+    "flag like no other": ((*BASE, "--zzz=3"), "unknown flag --zzz. --help lists the flags"),
+    "negated flag that is no boolean": (
+        (*BASE, "--nosteps"),
+        'unknown flag --nosteps. Did you mean "--steps"? --help lists the flags',
+    ),
+    "flag of a wrong type": ((*BASE, "--steps=many"), "--steps=many: expected a whole number from 1 to 99"),
+    "flag out of its bounds": ((*BASE, "--steps=-1"), "--steps=-1: expected a whole number from 1 to 99"),
+    "fraction for a whole number": ((*BASE, "--steps=4.5"), "--steps=4.5: expected a whole number from 1 to 99"),
+    "power of ten": ((*BASE, "--steps=1e1"), "--steps=1e1: expected a whole number from 1 to 99; write 10"),
+    "empty number": ((*BASE, "--steps="), "--steps=: expected a whole number from 1 to 99"),
+    "no number": ((*BASE, "--rate=nan"), "--rate=nan: expected a number of at least 0"),
+    "infinite number": ((*BASE, "--rate=inf"), "--rate=inf: expected a number of at least 0"),
+    "empty path": ((*BASE, "--out="), "--out=: expected a path; leave the flag out for none"),
+    "empty required text": ((BASE[0], "--workdir="), "--workdir= is empty, and required"),
+    "boolean with its value apart": (
+        (*BASE, "--dry_run", "false"),
+        '"--dry_run false": a flag that is true or false takes its value after "=": --dry_run=false',
+    ),
+    "two configs": ((*BASE, BASE[0]), "--config is given 2 times; a run has one config"),
+    "file without get_config": (
+        ("--config=configs/recipes.py", BASE[1]),
+        '--config: "configs/recipes.py" has no function get_config, so it is no config. '
+        "Configs here: configs/other.py, configs/tiny.py.",
+    ),
+    "file that is no Python": (
+        ("--config=syntax.py", BASE[1]),
+        "--config: syntax.py, line 1: invalid syntax: def get_config(:",
+    ),
+    "field of a wrong type in the file": (
+        ("--config=typed.py", BASE[1]),
+        "typed.py, line 5: Could not override field 'b' (reference). 2.5 is of original type <class 'float'> and "
+        "cannot be casted to type <class 'int'>",
+    ),
+    "field before its config": (
+        ("--config.lr=3", *BASE),
+        "--config.lr=3 stands before --config; give --config=FILE first, then what changes it",
+    ),
+    "group in the place of a field": (
+        (*BASE, "--config.data=3"),
+        "--config.data=3: --config.data is a group of fields; set one of them, --config.data.FIELD=VALUE",
+    ),
+    "empty config": (
+        ("--config=", BASE[1]),
+        "--config=: expected a file. Configs here: configs/other.py, configs/tiny.py.",
+    ),
+    "64 bits": (BASE, "JAX_ENABLE_X64=True computes in 64 bits and draws other noise; unset it, or set it to False"),
     "flag out of its choices": (
         (*BASE, "--mode=exakt"),
         '--mode=exakt: expected one of fast, exact. Did you mean "exact"?',
     ),
     "boolean flag of a wrong value": ((*BASE, "--dry_run=maybe"), "--dry_run=maybe: expected true or false"),
-    "flag without its value": ((*BASE, "--steps"), "Missing value for flag --steps"),
+    "flag without its value": (
+        (*BASE, "--steps"),
+        "--steps lacks its value, a whole number from 1 to 99: --steps=VALUE",
+    ),
     "required flag left out": (BASE[:1], "--workdir is required"),
     "config left out": (BASE[1:], "--config is required. Configs here: configs/other.py, configs/tiny.py."),
     "config key without dashes": ((*BASE, "config.lr=3"), '"config.lr=3" has no dashes; did you mean --config.lr=3?'),
@@ -105,8 +174,8 @@ MISTAKES = {
     ),
     "positional argument": (
         (*BASE, "apple"),
-        f'unexpected argument "apple" in: {" ".join(BASE)} apple\n'
-        "Settings are given as --name=value; a value with spaces needs quotes.",
+        'unexpected argument "apple" after --workdir=w: a value with spaces needs quotes, and a list has none after '
+        "its commas",
     ),
     "misspelt config key without its group": (
         (*BASE, "--config.bach_size=8"),
@@ -126,7 +195,7 @@ MISTAKES = {
     ),
     "config value of a wrong type": (
         (*BASE, "--config.data.batch_size=big"),
-        "--config.data.batch_size=big: expected an integer",
+        "--config.data.batch_size=big: expected a whole number",
     ),
     "config key without a config": (
         (BASE[1], "--config.lr=3"),
@@ -164,7 +233,10 @@ OTHERS = {
     "interrupt": (BASE[0], "--workdir=interrupt"),
     "preempted": (BASE[0], "--workdir=preempted"),
     "bug in the config": ("--config=configs/tiny.py:broken", BASE[1]),
-    "syntax error in the config": ("--config=syntax.py", BASE[1]),
+    "repeated flag": (*BASE, "--steps=3", "--steps=5"),
+    "version": ("--version",),
+    "neighbour": ("--config={elsewhere}/configs/imports.py", BASE[1]),
+    "home": ("--config=~/configs/tiny.py:full", BASE[1]),
     "verbose": (*BASE, "--verbosity=0"),
 }
 
@@ -177,10 +249,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     (folder / "configs" / "tiny.py").write_text(CONFIG)
     (folder / "configs" / "other.py").write_text("def get_config():\n    return {}\n")
     (folder / "syntax.py").write_text("def get_config(:\n")
+    (folder / "typed.py").write_text(TYPED)
+    (folder / "configs" / "recipes.py").write_text("def paper(config):\n    return config\n")
+    (folder / "configs" / ".hidden.py").write_text(CONFIG)
+    # Of the same name as the folder from which the commands are run, and with a module of the same name in it.
+    elsewhere = folder / "elsewhere"
+    (elsewhere / "configs").mkdir(parents=True)
+    (elsewhere / "configs" / "recipes.py").write_text("NAME = 'the neighbour'\n")
+    (elsewhere / "configs" / "imports.py").write_text(
+        "from configs import recipes\nfrom ml_collections import ConfigDict\n"
+        "def get_config():\n    return ConfigDict({'name': recipes.NAME})\n"
+    )
     commands = {name: folder / name.replace(" ", "_") for name in (*MISTAKES, *OTHERS)}
     for name, path in commands.items():
         arguments = MISTAKES[name][0] if name in MISTAKES else OTHERS[name]
-        path.write_text("".join(f"{argument}\0" for argument in arguments))
+        path.write_text("".join(f"{argument}\0" for argument in arguments).replace("{elsewhere}", str(elsewhere)))
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SERVER, "main.py", *map(str, commands.values())],
         cwd=folder,
@@ -218,8 +301,28 @@ def test_help_is_the_docstring_and_the_main_s_own_flags(results: dict[str, Resul
     code, out, err = results["help"]
     assert (code, err) == (0, "")
     assert out.startswith("Prints a config.")
-    assert "--steps: number of steps (default: '4')" in out
+    assert "  --steps=INTEGER\n      Number of steps. Default: 4.\n" in out
+    assert "  --workdir=TEXT  (required)\n" in out and "  --config=FILE[:VARIANT]  (required)\n" in out
+    assert "Files and folders:\n  --out=PATH\n" in out and "  --[no]dry_run\n" in out
     assert "verbosity" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_repeated_flag_is_said(results: dict[str, Result]):
+    assert results["repeated flag"].err.startswith("warning: --steps is given 2 times; the last one counts: 5\n")
+    assert results["repeated flag"].out.endswith(" 5\n")
+
+
+def test_the_version_is_the_package_s(results: dict[str, Result]):
+    assert results["version"] == Result(0, f"imagen_jax {imagen_jax.__version__}\n", "")
+
+
+def test_a_config_of_another_folder_finds_its_own_neighbours(results: dict[str, Result]):
+    assert results["neighbour"].out == '{"name": "the neighbour"} 4\n', results["neighbour"].err
+
+
+def test_a_config_in_the_home_folder_is_found(results: dict[str, Result]):
+    assert '"lr": 0.2' in results["home"].out, results["home"].err
 
 
 def test_a_bug_keeps_its_traceback(results: dict[str, Result]):
@@ -232,7 +335,6 @@ def test_a_bug_keeps_its_traceback(results: dict[str, Result]):
     ("name", "last_line", "place"),
     [
         ("bug in the config", "TypeError: a bug of the config file", 'tiny.py", line 8, in get_config'),
-        ("syntax error in the config", "SyntaxError: invalid syntax", 'syntax.py", line 1'),
     ],
 )
 def test_a_bug_in_a_config_shows_its_place(results: dict[str, Result], name: str, last_line: str, place: str):

@@ -5,6 +5,7 @@ import json
 from imagen_jax.errors import EXIT_BAD_INPUT
 from imagen_jax.evaluation.pages.comparison import read_key
 from tests.evaluation.runs import prompt_list, write_images
+from tests.evaluation.test_output_folders import write_samples
 from tests.mains import run
 
 
@@ -23,17 +24,36 @@ def test_two_runs_become_a_page_and_votes_a_table(tmp_path):
         votes = {prompt_id: {"fidelity": side} for prompt_id, side in given.items()}
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps({"comparison": key.comparison, "votes": votes}))
-    text = run("compare", f"--votes={files[0]},{files[1]}", f"--out={out}")
+    text = run("compare", f"--votes={files[0]},{files[1]},{files[0]}", f"--out={out}")
+    assert "raters: 2" in text and f"note: {files[0]} has the same votes of the same rater as {files[0]}" in text
     second = key.left["1"] + key.left["2"]
     (line,) = [line.split() for line in text.splitlines() if line.startswith("fidelity") and " all " in line]
     assert line[2:5] == [str(5 - second), "0", str(second)]
+
+
+def test_what_sample_wrote_is_compared_with_a_sweep_of_one_point(tmp_path):
+    write_samples(tmp_path / "samples", ("x", "y"))
+    prompts = prompt_list(("x", "y"), ("Colors", "Text"))
+    write_images(tmp_path / "sweep" / "points" / "default", "swept", prompts=prompts, per_prompt=1)
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    out = tmp_path / "out"
+    run("compare", f"--runs={tmp_path}/samples,{tmp_path}/sweep", f"--out={out}")
+    key = read_key(out)
+    assert key.labels == ("samples", "swept")
+    assert key.categories == {"1": "Colors", "2": "Text"}
 
 
 def test_mistakes_are_one_line(tmp_path):
     write_images(tmp_path / "a", "first")
     write_images(tmp_path / "b", "second", prompts=prompt_list(("x",), ("",)))
     out = f"--out={tmp_path}/out"
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
     for flags, message in (
+        (
+            [f"--out={tmp_path}/notes", f"--runs={tmp_path}/a,{tmp_path}/a"],
+            "something else than a comparison",
+        ),
         ([out], "error: give --runs=A,B to write a page, or --votes=FILE"),
         ([out, f"--runs={tmp_path}/a,{tmp_path}/b"], 'different prompts: "first" has 6 (drawbench), "second" 1'),
     ):

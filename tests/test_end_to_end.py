@@ -20,6 +20,7 @@ from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.training.metrics import read_metrics
 from tests.mains import REPO, prepare, run, run_folder
+from tests.sampling.tiny_cascade import renew_digests
 
 PROMPTS = ["red heart, twemoji style", "a purple heart", "blue heart, openmoji style"]
 
@@ -48,9 +49,11 @@ def test_training_leaves_what_a_stranger_needs(folder):
     config = json.loads((folder / "base" / "config.json").read_text())
     assert config["data"]["image_size"] == 8
     assert (folder / "base" / "revision.txt").read_text().strip()
-    lines = [line for line in read_metrics(folder / "base") if "loss" in line]
+    lines = [line for line in read_metrics(folder / "base") if "train/loss" in line]
     assert lines[-1]["step"] == 8
-    assert {"loss", "grad_norm", "param_norm", "update_norm", "images_per_s", "data_wait_s"} <= set(lines[-1])
+    assert {f"train/{name}" for name in ("loss", "grad_norm", "param_norm", "update_norm", "learning_rate")} <= set(
+        lines[-1]
+    )
     with Image.open(folder / "sr2" / "samples" / "00000008.png") as grid:
         assert grid.width > 2 * 2 * 32
 
@@ -227,10 +230,10 @@ def evaluated(folder):
 
 
 def test_training_logs_what_its_samples_measure(folder):
-    lines = [line for line in read_metrics(folder / "base") if any(key.startswith("eval_") for key in line)]
+    lines = [line for line in read_metrics(folder / "base") if any(key.startswith("eval/") for key in line)]
     assert [line["step"] for line in lines] == [4, 8]
-    assert {"eval_fd_emojicnn_v1", "eval_fd_emojicnn_v1_null", "eval_name_accuracy"} <= set(lines[1])
-    assert lines[0]["eval_name_margin"] != lines[1]["eval_name_margin"]
+    assert {"eval/fd_emojicnn_v1", "eval/fd_emojicnn_v1_null", "eval/name_accuracy"} <= set(lines[1])
+    assert lines[0]["eval/name_margin"] != lines[1]["eval/name_margin"]
 
 
 def test_evaluate_measures_every_point(evaluated):
@@ -276,6 +279,9 @@ def test_a_changed_weight_is_another_cascade(folder):
     weights = bytearray((changed / "stage_8" / "ema.safetensors").read_bytes())
     weights[-1] ^= 1
     (changed / "stage_8" / "ema.safetensors").write_bytes(bytes(weights))
+    with pytest.raises(InputError, match=r"stage_8.*is damaged, or was changed"):
+        cascade_fingerprint(changed)
+    renew_digests(changed)
     assert cascade_fingerprint(changed) != cascade_fingerprint(folder / "cascade")
 
 
@@ -291,9 +297,9 @@ def test_a_changed_weight_is_another_cascade(folder):
         (("--prompt=a", "--steps=many"), "expected whole numbers"),
         (
             ("--prompt=a", "--guidance_interval=low:high"),
-            "--guidance_interval=low:high: expected times such as 0.2:0.8",
+            "--guidance_interval=low:high: expected FROM:TO, two times",
         ),
-        (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= from < to <= 1"),
+        (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= FROM < TO <= 1"),
         (("--prompt=a", "--devices=2"), "devices = 2; expected 1 to 1: this process has 1"),
         (("--prompt=a", "--image_shards=two"), "--image_shards=two: expected whole numbers"),
     ],

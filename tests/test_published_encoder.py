@@ -18,6 +18,7 @@ from imagen_jax.sampling.folder import load_cascade_encoder
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
 from tests.mains import run, run_folder
+from tests.sampling.tiny_cascade import renew_digests
 from tests.text.published import write_encoder
 
 DATA = "--data=emoji/32/hearts:train"
@@ -113,10 +114,10 @@ def test_encoder_and_networks_are_never_in_memory_together(folder, monkeypatch):
         encoders.append(weakref.ref(encoder))
         return encoder
 
-    def watched_params(path: Path) -> Any:
+    def watched_params(*args: Any) -> Any:
         loads.append("networks")
         assert all(encoder() is None for encoder in encoders)
-        return load_params_(path)
+        return load_params_(*args)
 
     monkeypatch.setattr(folder_module, "load_encoder", watched_encoder)
     monkeypatch.setattr(folder_module, "_load_params", watched_params)
@@ -138,6 +139,7 @@ def test_a_moved_encoder_is_named_by_a_flag(folder, tmp_path):
     shutil.copytree(folder / "cascade", tmp_path / "cascade")
     path = tmp_path / "cascade" / "stage_8" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"text_encoder": "/elsewhere/t5"}))
+    renew_digests(tmp_path / "cascade")
     flags = (f"--prompt={PROMPTS[0]}", f"--cascade={tmp_path}/cascade")
     error = sample(folder, "moved", *flags, expect=EXIT_BAD_INPUT)
     assert "was trained with encoder (t5, width 32, 2 layers), width 32 (of no published T5); there is no" in error

@@ -59,8 +59,8 @@ def assert_ends_as_the_straight_run(folder: Path, name: str) -> None:
     assert step == resumed_step == STEPS
     jax.tree.map(np.testing.assert_array_equal, resumed, straight)
     # Neither lost nor repeated, and the same losses.
-    losses = [(line["step"], line["loss"]) for line in read_metrics(folder / "straight")]
-    assert [(line["step"], line["loss"]) for line in read_metrics(folder / name)] == losses
+    losses = [(line["step"], line["train/loss"]) for line in read_metrics(folder / "straight")]
+    assert [(line["step"], line["train/loss"]) for line in read_metrics(folder / name)] == losses
 
 
 def test_after_sigterm(folder):

@@ -77,7 +77,7 @@ def test_preempted_then_killed_and_at_last_on_one_host_a_run_ends_as_if_nothing_
         assert [process.wait(timeout=60) for process in processes] == [EXIT_PREEMPTED] * 2
     stopped = last_step(folder / "run")
     assert (folder / "run" / "checkpoints" / str(stopped)).is_dir()
-    assert {"slowest_host", "data_wait_s"} <= read_metrics(folder / "run")[0].keys()
+    assert {"perf/slowest_host", "perf/data_wait_s"} <= read_metrics(folder / "run")[0].keys()
 
     # kill -9 of one: the other ends by itself.
     with two_hosts(folder, "run") as processes:
@@ -86,7 +86,8 @@ def test_preempted_then_killed_and_at_last_on_one_host_a_run_ends_as_if_nothing_
         assert processes[1].wait(timeout=60) != 0
 
     run("train", *arguments(folder, "run"), devices=1)
-    straight, run_over = ({line["step"]: line["loss"] for line in read_metrics(folder / name) if "loss" in line}
+    straight, run_over = ({line["step"]: line["train/loss"] for line in read_metrics(folder / name)
+                           if "train/loss" in line}
                           for name in ("straight", "run"))  # fmt: skip
     assert run_over.keys() == straight.keys() == set(range(1, STEPS + 1))
     np.testing.assert_allclose([run_over[s] for s in straight], list(straight.values()), rtol=1e-4)

@@ -6,18 +6,22 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import recipes
 from imagen_jax import build
 from imagen_jax.config import to_json, validate
 from imagen_jax.errors import InputError
+from imagen_jax.resolve import AUTO_PROMPTS, resolve
 from imagen_jax.training import parallel
 from tests.mains import REPO, run
 
 EMOJI = [f"emoji_{stage}" for stage in ("base", "sr1", "sr2")]
 PAPER = ["imagen_base64", "imagen_sr256", "imagen_sr1024"]
+OWN = [f"{machine}_{stage}" for machine in ("laptop", "gpu", "pod") for stage in ("base", "sr")]
 RECIPES = ("paper", "modern")
 ALL = [
     *((name, variant) for name in EMOJI for variant in ("demo", "full", *RECIPES)),
     *((name, variant) for name in PAPER for variant in RECIPES),
+    *(("own_data", variant) for variant in OWN),
 ]
 
 
@@ -64,6 +68,38 @@ def test_the_emoji_stages_chain(variant):
     stages = [load(f"emoji_{stage}", variant) for stage in ("base", "sr1", "sr2")]
     sizes = [(config.data.low_res_size, config.data.image_size) for config in stages]
     assert sizes == ([(0, 16), (16, 64), (64, 256)] if variant != "full" else [(0, 64), (64, 256), (256, 1024)])
+
+
+@pytest.mark.parametrize("machine", ["laptop", "gpu", "pod"])
+def test_the_stages_on_own_data_chain_and_take_their_prompts_from_it(machine):
+    base, sr = load("own_data", f"{machine}_base"), load("own_data", f"{machine}_sr")
+    assert (base.data.low_res_size, sr.data.low_res_size) == (0, base.data.image_size)
+    assert sr.data.image_size == 4 * base.data.image_size
+    for config in (base, sr):
+        assert config.prompts == AUTO_PROMPTS and config.data.source == ""
+        assert config.data.text_store == base.data.text_store and config.data.max_tokens == base.data.max_tokens
+
+
+@pytest.mark.parametrize("variant", [variant for variant in OWN if "laptop" not in variant])
+def test_the_recipe_on_own_data_is_the_modern_one(variant):
+    config, again = load("own_data", variant), load("own_data", variant)
+    recipes.modern(again, guidance_weight=config.sampling.guidance_weight)
+    assert to_json(again) == to_json(config)
+
+
+def test_every_run_decays_to_its_end_or_not_at_all():
+    # The numbers of the runs that README and docs report.
+    decay_steps = {case: resolve(load(*case)).optimizer.decay_steps for case in ALL}
+    assert {variant: decay_steps["emoji_base", variant] for variant in ("demo", *RECIPES, "full")} == {
+        "demo": 2_200, "paper": 2_200, "modern": 2_200, "full": 60_000,
+    }  # fmt: skip
+    assert [decay_steps[name, "demo"] for name in EMOJI] == [2_200, 1_700, 1_200]
+    assert [decay_steps[name, "full"] for name in EMOJI] == [60_000, 40_000, 40_000]
+    assert [decay_steps[name, "paper"] for name in PAPER] == [2_500_000, 2_500_000, 0]
+    for case, steps in decay_steps.items():
+        config = load(*case)
+        assert steps in (0, config.train.num_steps)
+        assert resolve(config).optimizer.warmup_steps == config.optimizer.warmup_steps
 
 
 @pytest.mark.parametrize("name", ["emoji_base", "emoji_sr2"])
@@ -152,13 +188,13 @@ def test_dry_run_prints_config_and_parameters_and_makes_nothing(tmp_path):
         ("--config.data.bach_size=8", "Did you mean --config.data.batch_size?"),
         ("--config.data.batch_size=12", "8 devices; use 8 or 16"),
         ("--config.data.image_size=63", "multiples of 4, such as 60 or 64"),
-        ("--config.data.batch_size=-8", "must be > 0 (got -8)"),
+        ("--config.data.batch_size=-8", "must be a whole number from 1 to 1,048,576 (got -8)"),
         ("--config.model.chanels=3", "Did you mean --config.model.channels?"),
         ("--config.diffusion.prediction=epsilon", 'unknown prediction type "epsilon"'),
         ("--config.diffusion.schedule=cosin", 'Did you mean "cosine"?'),
         ("--config.diffusion.weighting=min_snrr", 'Did you mean "min_snr"?'),
         ("--config.diffusion.weighting=eps", "weights of up to"),
-        ("--config.model.attention_levels=(True,)", "one a level"),
+        ("--config.model.attention_levels=(True,)", "one per level"),
         ("--config.optimizer.name=lion", "adafactor, adam, adamw"),
         ("--config.optimizer.weight_decay=0.1", "weight_decay = 0.1 is for adamw"),
         ("--config.train.strategy=zero3", "fsdp, pmap, zero1"),

@@ -20,8 +20,8 @@ def test_a_run_goes_on_with_another_strategy_on_other_devices(tmp_path):
         flags = (f"--config.train.num_steps={num_steps}", f"--config.train.strategy={strategy}")
         text = train(tmp_path, "wandering", *flags, devices=devices)
         assert f"{strategy} on {devices} cpu device(s)" in text
-    straight = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "straight")}
-    wandering = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "wandering")}
+    straight = {line["step"]: line["train/loss"] for line in read_metrics(tmp_path / "straight")}
+    wandering = {line["step"]: line["train/loss"] for line in read_metrics(tmp_path / "wandering")}
     common = sorted(straight.keys() & wandering.keys())
     assert common[-1] == 8
     np.testing.assert_allclose([wandering[s] for s in common], [straight[s] for s in common], rtol=1e-5)

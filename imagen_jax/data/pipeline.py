@@ -12,6 +12,7 @@ import grain
 import jax
 import ml_dtypes
 import numpy as np
+from absl import logging
 
 from imagen_jax.data.preprocess import check_sizes, full_image, stage_input
 from imagen_jax.data.sources.base import Source
@@ -64,6 +65,8 @@ def make_dataset(
       A data set of dicts of numpy arrays: image float32 [B, S, S, 3] in [-1, 1], low_res (with `low_res_size`) float32
       [B, h, h, 3] in [-1, 1], text_emb bfloat16 [B, L, D], text_mask bool [B, L].
 
+    Says in one warning how many of a folder's pictures are smaller than `image_size`: enlarged ones teach a model blur.
+
     Raises:
       InputError: a store that was made for another source, an empty source, sizes that don't fit, a batch size that the
         processes don't divide.
@@ -71,6 +74,8 @@ def make_dataset(
     check_sizes(image_size, low_res_size=low_res_size, crop_size=crop_size)
     check_batch_size(batch_size, process_count, what="processes")
     _check_store(source, text_store)
+    if process_index == 0:
+        _report_enlarged(source, image_size)
     images = _Images(source, image_size)
     used: Sequence[int] = range(len(source)) if rows is None else rows
 
@@ -174,6 +179,28 @@ class _Images:
             if self._keep:
                 self._kept[record] = image
         return image
+
+
+def _report_enlarged(source: Source, image_size: int) -> None:
+    # An optional method of a source, () -> [(height, width)] of all records, or None: see `FolderSource.sizes`.
+    sizes = getattr(source, "sizes", lambda: None)()
+    if not sizes:
+        return
+    # Of a picture the largest square is used.
+    sides = [min(size) for size in sizes]
+    count = sum(side < image_size for side in sides)
+    if not count:
+        return
+    smallest = int(np.argmin(sides))
+    height, width = sizes[smallest]
+    file = source[smallest].get("file")
+    name = f'"{file}"' if isinstance(file, str) else f"record {smallest}"
+    are = "is smaller than %d px and is" if count == 1 else "are smaller than %d px and are"
+    logging.warning(
+        f'"%s": %d of %d pictures {are} enlarged, the smallest (%s, %d x %d px) %.3g times; '
+        "larger ones would teach more detail",
+        source.spec, count, len(sizes), image_size, name, height, width, image_size / sides[smallest],
+    )  # fmt: skip
 
 
 def _check_store(source: Source, store: TextEmbeddings) -> None:

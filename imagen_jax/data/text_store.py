@@ -14,7 +14,6 @@ room for. All is little-endian, and n follows from the record's length:
 import concurrent.futures
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,9 @@ import ml_dtypes
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from imagen_jax.errors import InputError
+from imagen_jax import storage
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import read_json, user_path
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -35,6 +36,10 @@ DEFAULT_SHARD_SIZE = 8192
 _IN_MEMORY_BYTES = 256 * 2**20
 # Each open shard is an open file, of which a process often may have 1,024. Opening one again costs half a millisecond.
 _MAX_OPEN_SHARDS = 512
+# Beyond these a manifest is damaged, or would make whoever believes it loop and allocate for hours.
+_MAX_SIZES = {"width": 2**17, "max_length": 2**17, "count": 10**10, "shard_size": 10**10}
+_MAX_SHARDS = 10**6
+_MAX_MANIFEST_BYTES = 2**20
 _OPENING_THREADS = 64  # on a shared file system opening a file is mostly waiting
 
 
@@ -43,7 +48,7 @@ class Manifest:
     """What a store holds: `count` examples of [n,width], n <= max_length; by which encoder, of which data, and how.
 
     Raises:
-      ValueError: another dtype than `DTYPES`, or a size below 1.
+      InputError: a field of another type, another dtype than `DTYPES`, a size out of range, or too many shards.
     """
 
     encoder_name: str
@@ -60,11 +65,22 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, wanted = getattr(self, field.name), int if field.type is int else str
+            if type(value) is not wanted:  # a bool is no int
+                raise InputError(f"{field.name} {_short(value)}; expected {wanted.__name__}")
+            if isinstance(value, str) and not _is_unicode(value):
+                raise InputError(f"{field.name} {_short(value)}; expected text of whole characters")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r}; expected one of {', '.join(DTYPES)}")
-        for name in ("width", "max_length", "count", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}; expected at least 1")
+            raise InputError(f"dtype {_short(self.dtype)}; expected one of {', '.join(DTYPES)}")
+        for name, most in _MAX_SIZES.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"{name} {_short(getattr(self, name))}; expected 1 to {most}")
+        if self.num_shards > _MAX_SHARDS:
+            raise InputError(
+                f"count {self.count} by shard_size {self.shard_size} are {self.num_shards} files; expected at most "
+                f"{_MAX_SHARDS}, so a larger shard_size"
+            )
 
     @property
     def num_shards(self) -> int:
@@ -109,7 +125,7 @@ class TextStore:
           InputError: there is none (the message has the command that makes it), it is incomplete, or it is damaged. A
             record that is damaged is found when it is read.
         """
-        self.path = Path(path)
+        self.path = user_path(path)
         self.manifest = self._read_complete_manifest()
         self.width = self.manifest.width
         self.max_length = self.manifest.max_length
@@ -171,7 +187,9 @@ class TextStore:
         reader = self._reader(shard)
         try:
             return [_from_record(record, self.manifest) for record in reader.read(positions)]
-        except (RuntimeError, ValueError) as e:
+        except Exception as e:  # array_record raises whatever its parsers meet
+            if storage.describe_failure(e):
+                raise
             raise _damaged(self.path / self.manifest.shard_name(shard), _first_line(e)) from e
 
 
@@ -183,22 +201,43 @@ def read_manifest(path: Path) -> Manifest | None:
     """
     # In this order, or it could be missed: whoever finishes a store renames the first to the second.
     for file in (path / PARTIAL_MANIFEST, path / MANIFEST):
+        if not os.path.exists(file):
+            continue
         try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
+            fields = read_json(file, expected="a text store's manifest", max_bytes=_MAX_MANIFEST_BYTES)
             version = fields["format_version"]
-            if version != FORMAT_VERSION:
-                raise InputError(
-                    f'"{path}" is a text store of format {version}; this code reads {FORMAT_VERSION}: delete it and '
-                    "make it again"
+            if type(version) is int and version != FORMAT_VERSION:
+                raise _OtherFormatError(
+                    f'"{path}" is a text store of format {_short(version)}; this code reads {FORMAT_VERSION}: delete '
+                    "it and make it again"
                 )
             return Manifest(**fields)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except InputError:
+        except _OtherFormatError:
             raise
         except (ValueError, TypeError, KeyError) as e:
+            if not os.path.exists(file):  # renamed meanwhile
+                continue
             raise InputError(f'"{file}" is damaged; delete "{path}" and make it again: {_first_line(e)}') from e
     return None
+
+
+class _OtherFormatError(InputError):
+    """A store that is whole, of another version of this code."""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which no file and no terminal takes
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    """`value` for a message."""
+    if type(value) is int and value.bit_length() > 128:
+        return "of 40 digits or more"
+    return ascii(value)[:100]
 
 
 def missing_shards(path: Path, manifest: Manifest) -> list[int]:
@@ -213,7 +252,9 @@ def _open_shard(path: Path, manifest: Manifest, shard: int) -> ArrayRecordReader
         # Nothing beyond a record is read: access is random.
         reader = ArrayRecordReader(str(file), options="readahead_buffer_size:0", file_reader_buffer_size=32768)
         count = reader.num_records()
-    except RuntimeError as e:
+    except Exception as e:  # array_record raises whatever its parsers meet
+        if isinstance(e, StorageError) or storage.describe_failure(e):
+            raise
         raise _damaged(file, _first_line(e)) from e
     if count != len(manifest.examples(shard)):
         raise _damaged(file, f"it holds {count} embeddings, not {len(manifest.examples(shard))}")
@@ -228,10 +269,18 @@ def _damaged(file: Path, reason: str) -> InputError:
 
 
 def _from_record(record: bytes, manifest: Manifest) -> np.ndarray:
-    """[n,D] bfloat16, read-only."""
+    """Decodes [n,D] bfloat16, read-only.
+
+    Raises:
+      ValueError: a record of no whole number of tokens, or of more than there may be.
+    """
+    num_tokens, rest = divmod(len(record), manifest.token_bytes)
+    if rest or not 1 <= num_tokens <= manifest.max_length:
+        raise ValueError(
+            f"a record has {len(record)} bytes; expected 1 to {manifest.max_length} tokens of {manifest.token_bytes}"
+        )
     if manifest.dtype == "bfloat16":
         return np.frombuffer(record, ml_dtypes.bfloat16).reshape(-1, manifest.width)
-    num_tokens = len(record) // manifest.token_bytes
     scale = np.frombuffer(record, "<f4", num_tokens)
     values = np.frombuffer(record, np.int8, offset=scale.nbytes).reshape(num_tokens, manifest.width)
     emb = (values * scale[:, None]).astype(ml_dtypes.bfloat16)
@@ -240,4 +289,6 @@ def _from_record(record: bytes, manifest: Manifest) -> np.ndarray:
 
 
 def _first_line(e: Exception) -> str:
-    return (str(e).splitlines() or [type(e).__name__])[0][:200]
+    # Messages of array_record may have bytes of the file in them.
+    text = str(e).encode(errors="replace").decode()
+    return (text.splitlines() or [type(e).__name__])[0][:200]

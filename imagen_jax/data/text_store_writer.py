@@ -4,6 +4,7 @@ A file is written under a name that carries the host's number, and renamed when 
 name is never made again, and running the same command again goes on with the rest. Hosts share nothing but the folder.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,10 +14,12 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from imagen_jax import storage
 from imagen_jax.data.text_store import MANIFEST, PARTIAL_MANIFEST, Manifest, missing_shards, read_manifest
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import sync, sync_folder, user_path, write_text
 
 _PARTIAL = ".partial-host"
 
@@ -62,9 +65,10 @@ def write_text_store(
     Raises:
       InputError: `out` holds something else, or another process writes it as the same host.
       ValueError: embeddings that don't fit the manifest.
+      StorageError: the disk is full, read-only or gone; the shards that are complete stay, and the next call goes on.
     """
     assert 0 <= host < num_hosts, (host, num_hosts)
-    out = Path(out)
+    out = user_path(out)
     _start(out, manifest, host=host)
     mine = [shard for shard in missing_shards(out, manifest) if shard % num_hosts == host]
     total = sum(len(manifest.examples(shard)) for shard in mine)
@@ -87,7 +91,7 @@ def check_folder(out: str | os.PathLike[str]) -> Manifest | None:
     Raises:
       InputError: it's something else, or damaged.
     """
-    out = Path(out)
+    out = user_path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f'"{out}" exists and is no text store; choose another --out')
     # Listed before the manifest is looked for: another host may be starting the store meanwhile.
@@ -107,19 +111,23 @@ def _start(out: Path, manifest: Manifest, *, host: int) -> None:
     there = check_folder(out)
     if there is not None:
         _check_same(out, there, manifest)
-    out.mkdir(parents=True, exist_ok=True)
-    for leftover in out.glob(f"*{_PARTIAL}{host}-*"):
-        leftover.unlink(missing_ok=True)
-    if there is None:
-        text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-        partial = _partial(out / PARTIAL_MANIFEST, host=host)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / PARTIAL_MANIFEST)
+    with storage.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for leftover in out.glob(f"*{_PARTIAL}{host}-*"):
+            leftover.unlink(missing_ok=True)
+        if there is None:
+            text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+            partial = _partial(out / PARTIAL_MANIFEST, host=host)
+            write_text(partial, text)
+            partial.replace(out / PARTIAL_MANIFEST)
+            sync_folder(out)
 
 
 def _complete(out: Path) -> None:
     try:
-        (out / PARTIAL_MANIFEST).replace(out / MANIFEST)
+        with storage.writing(out / MANIFEST):
+            (out / PARTIAL_MANIFEST).replace(out / MANIFEST)
+            sync_folder(out)
     except FileNotFoundError:  # another host was faster, or only a deleted shard was missing
         if not (out / MANIFEST).is_file():
             raise
@@ -139,25 +147,47 @@ def _write_shard(out: Path, shard: int, embeddings: Iterable[np.ndarray], manife
                 f'"{partial}" has gone: another process writes this store as host {host}; let it finish, or give each '
                 "its own --host"
             )
-        partial.rename(path)
+        with storage.writing(path):
+            with open(partial, "rb") as file:
+                sync(file)
+            partial.rename(path)
+            sync_folder(out)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _write_records(path: Path, embeddings: Iterable[np.ndarray], manifest: Manifest, *, examples: range) -> None:
     # One record a group, or a random read would decode its neighbours too; uncompressed, because the low bits of an
     # embedding are noise.
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    with storage.writing(path):
+        writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
     count = 0
     try:
         for emb in embeddings:
             _check_embedding(emb, manifest, index=examples.start + count)
-            writer.write(_to_record(emb, manifest.dtype))
+            with storage.writing(path):
+                writer.write(_to_record(emb, manifest.dtype))
             count += 1
     finally:
-        writer.close()
+        with storage.writing(path):
+            writer.close()
+    if path.exists():
+        _check_written(path, count)
     if count != len(examples):
         raise ValueError(f"{count} embeddings for the {len(examples)} examples from {examples.start} on")
+
+
+def _check_written(path: Path, count: int) -> None:
+    """Raises StorageError unless the file has `count` records: the writer may not have said that the disk is full."""
+    try:
+        reader = ArrayRecordReader(str(path), options="readahead_buffer_size:0", file_reader_buffer_size=32768)
+        there = reader.num_records()
+        reader.close()
+    except Exception as error:
+        raise StorageError(f'can\'t write "{path}" whole; make space and run the same command again') from error
+    if there != count:
+        raise StorageError(f'can\'t write "{path}" whole; make space and run the same command again')
 
 
 def _check_embedding(emb: np.ndarray, manifest: Manifest, *, index: int) -> None:

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagen_jax.fields import Field
 from imagen_jax.registry import lookup
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+_IMAGE_SIZE = Field(int, "Pixels of a side of an image.", 1, 8_192)
 
 
 def cosine(t: jax.Array, *, logsnr_min: float = -20.0, logsnr_max: float = 20.0) -> jax.Array:
@@ -78,6 +81,7 @@ def make_schedule(name: str, *, image_size: int) -> Schedule:
     """The schedule called `name`, of a stage whose images have `image_size` pixels a side.
 
     Raises:
-      InputError: `name` is not in `SCHEDULES`.
+      InputError: `name` is not in `SCHEDULES`, or there are no images of `image_size`.
     """
+    _IMAGE_SIZE.check("image_size", image_size)
     return lookup(SCHEDULES, name, what="schedule")(image_size)

@@ -13,6 +13,7 @@ import numpy as np
 
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.errors import InputError
+from imagen_jax.fields import Field, show
 from imagen_jax.registry import lookup
 
 Spacing = Callable[[Schedule, int], np.ndarray]
@@ -23,6 +24,7 @@ Spacing = Callable[[Schedule, int], np.ndarray]
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 _EDM_TIMES = 2.0 / np.pi * np.arctan([SIGMA_MAX, SIGMA_MIN])
 RHO = 7.0
+_NUM_STEPS = Field(int, "Noise levels at which the network is evaluated.", 1, 100_000)
 
 
 def at_times(schedule: Schedule, times: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -86,17 +88,21 @@ def noise_levels(
     """The levels of a spacing, or of `times` where there are any: logsnr [N] float32, rising.
 
     Raises:
-      InputError: no such spacing, or it has another number of steps; `times` that don't fall, or leave [0, 1].
+      InputError: no such spacing, or it has another number of steps; a number of steps out of bounds; `times` that are
+        no numbers, don't fall, or leave [0, 1].
     """
-    if not times:
+    if len(times) == 0:
+        _NUM_STEPS.check("num_steps", num_steps)
         return lookup(SPACINGS, spacing, what="step spacing")(schedule, num_steps)
     check_times(times)
     return at_times(schedule, times)
 
 
 def check_times(times: Sequence[float]) -> None:
-    """Raises InputError where explicit times don't fall within [0, 1]."""
+    """Raises InputError where explicit times are no numbers, or don't fall within [0, 1]."""
+    if isinstance(times, str) or not all(isinstance(t, int | float | np.floating | np.integer) for t in times):
+        raise InputError(f"times must be a tuple of numbers, such as (1, 0.7, 0.4, 0.1) (got {show(times)})")
     if not all(0 <= t <= 1 for t in times) or not all(a > b for a, b in itertools.pairwise(times)):
         raise InputError(
-            f"times must fall, from 1 (noise) towards 0 (clean), such as 1,0.7,0.4,0.1 (got {tuple(times)})"
+            f"times must fall, from 1 (noise) towards 0 (clean), such as (1, 0.7, 0.4, 0.1) (got {tuple(times)})"
         )

@@ -2,18 +2,17 @@
 
 import functools
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from absl import logging
 
 from imagen_jax.data.preprocess import full_image
-from imagen_jax.data.sources import SOURCES, Source, open_source
+from imagen_jax.data.sources import Source, named_folder, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.image_sets import ImageSet
-from imagen_jax.registry import did_you_mean
 from imagen_jax.sampling.images import to_uint8
 
 # Bytes of images that are searched, in the memory of each host: 100,000 of 64 px are 1.2 GB.
@@ -51,25 +50,31 @@ def open_images(spec: str, *, data_dir: str, image_size: int | None = None, crop
     Raises:
       InputError: neither; or what `ImageFolder` and `open_source` raise.
     """
-    if Path(spec).is_dir():
-        return ImageFolder(Path(spec), crop_to=crop_to)
+    if (folder := named_folder(spec)) is not None:
+        return ImageFolder(folder, crop_to=crop_to)
     if crop_to:
         raise InputError(f'--crop_to={crop_to} is for folders, and "{spec}" is none; a data set is cropped by itself')
-    kind = re.split("[/:?]", spec, maxsplit=1)[0]
-    if kind not in SOURCES:
-        raise InputError(
-            f'"{spec}" is neither a folder that is there nor a data set ({", ".join(SOURCES)})'
-            f"{did_you_mean(kind, SOURCES)}"
-        )
     source = open_source(spec, data_dir=data_dir)
     return SourceImages(source, image_size=image_size or min(source[0]["image"].shape[:2]))
 
 
 def names_of(source: Source, indices: Sequence[int]) -> list[str]:
-    """What these records show ("red apple"), or nothing where the data set doesn't say."""
-    if not indices or "name" not in source[0]:
+    """Says what these records show ("red apple"): their "name", or nothing where some of them have none."""
+    if not indices or not _name(source[0]):
         return []
-    return [source[index]["name"] for index in indices]
+    names = [_name(source[index]) for index in indices]
+    if missing := [index for index, name in zip(indices, names, strict=True) if not name]:
+        logging.warning(
+            '"%s": %d of %d records have no "name", for example record %d; what samples show is not measured by names',
+            source.spec, len(missing), len(names), missing[0],
+        )  # fmt: skip
+        return []
+    return names
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    name = record.get("name")
+    return name if isinstance(name, str) else ""
 
 
 class Searchable:
@@ -88,14 +93,17 @@ class Searchable:
                 f"{_MOST_SEARCHED_BYTES / 1e9:g} at most can be searched"
             )
         self._source, self._image_size = source, image_size
-        self.has_names = "name" in source[0]
+        self.has_names = bool(_name(source[0]))
+
+    def __len__(self) -> int:
+        return len(self._source)
 
     @functools.cached_property
     def found(self) -> tuple[np.ndarray, list[str]]:
-        """Images uint8 [M,image_size,image_size,3], and M names, or none."""
+        """Images uint8 [M,image_size,image_size,3], and M names, "" where a record has none; or no names at all."""
         images, names = [], []
         for index in range(len(self._source)):
             record = self._source[index]
             images.append(to_uint8(full_image(record["image"], image_size=self._image_size)))
-            names += [record["name"]] if self.has_names else []
+            names += [_name(record)] if self.has_names else []
         return np.stack(images), names

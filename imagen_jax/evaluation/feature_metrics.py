@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.evaluation.base import Measure, Samples
+from imagen_jax.evaluation.bounds import check_resamples
 from imagen_jax.evaluation.emoji_cnn import emoji_mmd
 from imagen_jax.evaluation.features import FeatureExtractor
 from imagen_jax.evaluation.frechet import frechet_distance
@@ -55,12 +56,16 @@ class FeatureMetrics:
         Args:
           reference: in the extractor's first tap; None: there is none, and `SCORE` needs none.
           metrics: of DISTANCES, PRECISION_RECALL and SCORE.
-          num_resamples: of bootstrap intervals, 0: none. None: 100, where features and images are few enough.
+          num_resamples: of bootstrap intervals, at least 10, or 0 for none. None: 100, where features and images are
+            few enough.
           seed: of halves, subsets of samples and resamples.
 
         Raises:
-          InputError: a metric needs a reference, or its images; or the reference is of other features.
+          InputError: a metric needs a reference, or its images; the reference is of other features; or the number of
+            resamples is neither 0 nor from 10 to 100,000.
         """
+        if num_resamples is not None:
+            num_resamples = check_resamples("num_resamples", num_resamples)
         self._extractor, self._reference = extractor, reference
         self._tap, self._id = next(iter(extractor.ids.items()))
         self._num_resamples, self._seed = num_resamples, seed
@@ -147,12 +152,32 @@ class FeatureMetrics:
         return make(value, low=low, high=high, caveats=tuple(said))
 
 
-def features_of(extractor: FeatureExtractor, images: ImageSet) -> dict[str, np.ndarray]:
-    """tap -> [N,D] float32 of all images; each process computes some, and has all. All must call it.
+def features_of(extractor: FeatureExtractor, images: ImageSet, *, what: str = "samples") -> dict[str, np.ndarray]:
+    """Computes tap -> [N,D] float32 of all images; each process computes some, and has all. All must call it.
+
+    Args:
+      extractor: of the features.
+      images: N of one size.
+      what: names the set of images in the message.
 
     Raises:
       InputError: fewer images than processes.
+      NotFiniteError: features that are infinite or not a number, as broken weights make them.
     """
     check_enough(len(images))
     found = list(extractor(images.read(own_rows(len(images)))))
-    return {tap: gather_rows(np.concatenate([batch[tap] for batch in found])) for tap in extractor.ids}
+    gathered = {tap: gather_rows(np.concatenate([batch[tap] for batch in found])) for tap in extractor.ids}
+    for tap, features in gathered.items():
+        check_finite(features, network=extractor.name.suffix, what=what, layer=tap)
+    return gathered
+
+
+def check_finite(features: np.ndarray, *, network: str, what: str, layer: str = "") -> None:
+    """Raises NotFiniteError, which names all of it, if features [N,D] of `what` have numbers that are not finite."""
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise NotFiniteError(
+            f"features of {network}{f' ({layer})' if layer else ''} are not finite for {len(broken)} of "
+            f"{len(features)} {what}, the first is number {broken[0]} (from 0): its weights are damaged; fetch them "
+            "again"
+        )

@@ -11,11 +11,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.types import Params
 
-# What a metric is called of features that everybody computes so, and of any others.
 # Of an image of which only the features' shape is wanted.
 _ANY_SIZE = 64
+# What a metric is called of features that everybody computes so, and of any others.
 _PUBLISHED_NAMES = {"fd": "fid", "kd": "kid"}
 
 
@@ -81,7 +82,11 @@ class FeatureExtractor:
           apply: (params, uint8 [B,H,W,3]) -> tap -> float32 [B,width], an image's features by itself alone.
           ids: of what `apply` returns.
           batch_size: of all local devices together, and rounded up to a multiple of their number.
+
+        Raises:
+          InputError: a batch size below 1.
         """
+        check_count("batch_size", batch_size, least=1)
         devices = jax.local_devices()
         self.ids, self.name, self._network = ids, name, apply
         self.batch_size = -(-batch_size // len(devices)) * len(devices)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.statistics import moments_of
 
 
@@ -11,8 +12,13 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     Args:
       a, b: [N,D] and [M,D], at least two each. Only distances at equal N, M and D compare.
 
+    Raises:
+      InputError: fewer than two features of a or b.
+
     In float64. Source: Heusel et al., arXiv 1706.08500, Eq. 6.
     """
+    for what, features in (("a", a), ("b", b)):
+        check_count(f"number of features in {what}", len(features), least=2)
     if min(len(a), len(b)) > a.shape[1]:
         moments_a, moments_b = moments_of(a), moments_of(b)
         return frechet_of_gaussians(

@@ -1,21 +1,19 @@
 """A folder of images to score: samples, or a real set without captions."""
 
-import hashlib
-import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
+from imagen_jax.data.image_files import LeftOut, describe_left_out, list_pictures
 from imagen_jax.data.preprocess import full_image
-from imagen_jax.data.records import BadRecord, decode_image
+from imagen_jax.data.records import EXTENSIONS, BadRecord, inspect_image, quiet_decoder, read_image
 from imagen_jax.data.sources.base import fingerprint
-from imagen_jax.data.sources.folder import EXTENSIONS
 from imagen_jax.errors import InputError
+from imagen_jax.files import user_path
 from imagen_jax.sampling.images import to_uint8
 
 # More than this, and the distance is not one of the images that were meant.
@@ -26,7 +24,7 @@ _AHEAD = 64
 
 
 class ImageFolder:
-    """PNG, JPEG and WebP images below a folder, in the order of their names, of one size or cropped and resized to one.
+    """The images below a folder, as `list_pictures` finds them, of one size or cropped and resized to one.
 
     Attributes:
       fingerprint: hex of a sha256 over the files' contents in this order; their names don't count.
@@ -34,27 +32,30 @@ class ImageFolder:
       size: (height, width) of all.
     """
 
-    def __init__(self, root: Path, *, crop_to: int | None = None):
+    def __init__(self, root: Path, *, crop_to: int | None = None, files: Sequence[Path] | None = None):
         """Reads and decodes every image once, so that what is wrong is found before anything is computed.
 
         Args:
           crop_to: pixels to which the largest square of each is resized by area, as training sees images; None: they
             are of one size, and taken as they are.
+          files: the images, in this order; None: all below the folder.
 
         Raises:
           InputError: no such folder, no images in it, more than 1% of them bad, or images of several sizes.
         """
+        root = user_path(root)
         if not root.is_dir():
             raise InputError(f'"{root}" is no folder; expected one with {", ".join(EXTENSIONS)} images')
-        files = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        left_out: list[LeftOut] = []
+        if files is None:
+            files, _, left_out = list_pictures(root)
         if not files:
-            raise InputError(f'no images in "{root}"; expected {", ".join(EXTENSIONS)} files')
-        # Set here and not in the threads, because warning filters belong to the whole process.
-        with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            found = f" (left out: {describe_left_out(left_out)})" if left_out else ""
+            raise InputError(f'no images in "{root}"{found}; expected {", ".join(EXTENSIONS)} files')
+        with quiet_decoder(), ThreadPoolExecutor(_THREADS) as pool:
             results = list(pool.map(_inspect, files))
         self.bad = [(str(path), found) for path, found in zip(files, results, strict=True) if isinstance(found, str)]
-        _report(root, self.bad, num_files=len(files))
+        _report(root, left_out, self.bad, num_files=len(files))
         good = [(path, *found) for path, found in zip(files, results, strict=True) if not isinstance(found, str)]
         self._crop_to = crop_to
         self.size = (crop_to, crop_to) if crop_to else _one_size({path: size for path, _, size in good})
@@ -73,7 +74,7 @@ class ImageFolder:
 
     def _decode(self, path: Path) -> np.ndarray:
         try:
-            image = decode_image(path.read_bytes())
+            image = read_image(path)
         except (OSError, BadRecord) as error:
             raise InputError(f"{path} could be read before but not now ({error}); start again") from error
         return to_uint8(full_image(image, image_size=self._crop_to)) if self._crop_to else image
@@ -82,22 +83,25 @@ class ImageFolder:
 def _inspect(path: Path) -> tuple[str, tuple[int, int]] | str:
     """(sha256 of the file, size of the image), or why it can't be used."""
     try:
-        data = path.read_bytes()
-        height, width, _ = decode_image(data).shape
-    except OSError:
-        return "image can't be read"
+        digest, height, width = inspect_image(path)
+    except OSError as error:
+        return f"image can't be read: {error.strerror or error}"
     except BadRecord as error:
         return str(error)
-    return hashlib.sha256(data).hexdigest(), (height, width)
+    return digest, (height, width)
 
 
-def _report(root: Path, bad: list[tuple[str, str]], *, num_files: int) -> None:
-    if not bad:
-        return
-    summary = f'{len(bad)} of {num_files} images in "{root}" can\'t be used, for example {bad[0][0]} ({bad[0][1]})'
+def _report(root: Path, left_out: list[LeftOut], bad: list[tuple[str, str]], *, num_files: int) -> None:
     if len(bad) > MAX_BAD_FRACTION * num_files:
-        raise InputError(f"{summary}: more than {MAX_BAD_FRACTION:.0%}; write them again, or remove them")
-    logging.warning("%s; they are left out", summary)
+        raise InputError(
+            f'{len(bad)} of {num_files} images in "{root}" can\'t be used, for example {bad[0][0]} ({bad[0][1]}): '
+            f"more than {MAX_BAD_FRACTION:.0%}; write them again, or remove them"
+        )
+    unused = left_out + [LeftOut(path, reason) for path, reason in bad]
+    if unused:
+        items = "1 item" if len(unused) == 1 else f"{len(unused)} items"
+        num_used = num_files - len(bad)
+        logging.warning('"%s": left out %s: %s; %d images are used', root, items, describe_left_out(unused), num_used)
 
 
 def _one_size(sizes: dict[Path, tuple[int, int]]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
 
 
 def inception_score(logits: np.ndarray, *, seed: int | None, num_splits: int = 10) -> tuple[float, float]:
@@ -14,10 +15,13 @@ def inception_score(logits: np.ndarray, *, seed: int | None, num_splits: int = 1
       num_splits: parts of N / num_splits images; the score depends on it.
 
     Raises:
-      InputError: fewer images than parts.
+      InputError: fewer images than parts, no part, or a negative seed.
 
     Source: Salimans et al., arXiv 1606.03498, section 4.
     """
+    if seed is not None:
+        check_count("seed", seed, least=0)
+    check_count("num_splits", num_splits, least=1)
     count = len(logits)
     if count < num_splits:
         raise InputError(f"an Inception Score of {count} images; expected {num_splits} parts of one image at least")

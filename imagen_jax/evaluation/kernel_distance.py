@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagen_jax.evaluation.bounds import check_count
+
 _BLOCK = 1024
 
 
@@ -26,9 +28,18 @@ def kernel_distance(
       seed: of the subsets, drawn without replacement.
       subset_size: at most; N or M where that is less. Subsets that are all of a and b are all the same: the deviation
         is then 0 and says nothing.
+      num_subsets: pairs of subsets that are drawn.
+
+    Raises:
+      InputError: fewer than two features of a or b, subsets of fewer than two, no subset, or a negative seed.
 
     Source: Binkowski et al., arXiv 1801.01401, section 4.
     """
+    check_count("seed", seed, least=0)
+    check_count("subset_size", subset_size, least=2)
+    check_count("num_subsets", num_subsets, least=1)
+    for what, features in (("a", a), ("b", b)):
+        check_count(f"number of features in {what}", len(features), least=2)
     rng = np.random.default_rng(seed)
     size = min(subset_size, len(a), len(b))
     if size == max(len(a), len(b)):

@@ -35,6 +35,7 @@ class Inputs:
       prompts, names, stages: whether samples have prompts, what these name, and more than one stage.
       num_samples: how many samples each set will have.
       search: real images of the base's size, to search for the nearest.
+      emoji: whether the real images or the training images are emoji, so that features of emoji mean something.
       inception_weights: a file of Inception's weights; resize: the flavour; None: tf_legacy.
       clip: a folder with a CLIP; clip_formula: of its score.
       num_resamples: see `FeatureMetrics`.
@@ -48,6 +49,7 @@ class Inputs:
     stages: bool = False
     num_samples: int
     search: Searchable | None = None
+    emoji: bool = False
     inception_weights: Path | None = None
     resize: str | None = None
     clip: Path | None = None
@@ -110,10 +112,34 @@ METRICS: Mapping[str, tuple[tuple[str, ...], _OfFeatures | Callable[[Inputs], Me
 }
 # Not asked for by default: what only some pictures have.
 _ON_REQUEST = ("corners",)
+# Larger sets are searched for copies on request only: all of their images are decoded first.
+MOST_SEARCHED_BY_DEFAULT = 5_000
+# Whose distances have bootstrap intervals.
+BOOTSTRAPPED = ("fid", "cmmd", "fd_emojicnn", "mmd_emojicnn")
 
 
 def possible(inputs: Inputs) -> list[str]:
-    """The metrics for which there is all that they need."""
+    """Lists the metrics that are computed by default: those for which there is all that they need.
+
+    Without what is left to be asked for: see `left_for_request`.
+    """
+    waiting = {name for names in left_for_request(inputs).values() for name in names}
+    return [name for name in _computable(inputs) if name not in waiting]
+
+
+def left_for_request(inputs: Inputs) -> dict[str, list[str]]:
+    """Lists what could be computed but isn't by default: {a sentence that says why: the metrics' names}."""
+    computable, found = _computable(inputs), {}
+    emoji = [name for name in computable if _network(name) == "emojicnn"]
+    if emoji and not inputs.emoji:
+        found["they compare emoji with emoji, and this data set is none"] = emoji
+    searching = [name for name in computable if "search" in METRICS[name][0]]
+    if searching and inputs.search is not None and len(inputs.search) > MOST_SEARCHED_BY_DEFAULT:
+        found[f"all {len(inputs.search):,} training images would be read for them"] = searching
+    return found
+
+
+def _computable(inputs: Inputs) -> list[str]:
     has_images = inputs.reference is not None and inputs.reference.has_images
     return [
         name
@@ -124,8 +150,22 @@ def possible(inputs: Inputs) -> list[str]:
     ]
 
 
+def needs_of(name: str) -> tuple[str, ...]:
+    """Names what a metric needs: "reference", "inception", "clip", "search" and so on.
+
+    Raises:
+      InputError: an unknown metric.
+    """
+    return lookup(METRICS, name, what="metric")[0]
+
+
+def _network(name: str) -> str:
+    made = METRICS[name][1]
+    return made.network if isinstance(made, _OfFeatures) else ""
+
+
 def make_metrics(names: Sequence[str], inputs: Inputs) -> list[Metric]:
-    """The metrics of these names, with the reference's features computed.
+    """Makes the metrics of these names, with the reference's features computed.
 
     Raises:
       InputError: an unknown metric, or one that lacks what it needs.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.kernel_distance import squared_distances
 
 _BLOCK = 1024
@@ -18,10 +19,11 @@ def precision_recall(real: np.ndarray, samples: np.ndarray, *, neighbours: int =
       neighbours: k.
 
     Raises:
-      InputError: k is too large for a set.
+      InputError: k is below 1, or too large for a set.
 
     Source: Kynkaanniemi et al., arXiv 1904.06991, Eq. 1 and 2.
     """
+    check_count("neighbours", neighbours, least=1)
     if neighbours >= min(len(real), len(samples)):
         raise InputError(
             f"{len(real)} real images and {len(samples)} samples have no {neighbours} neighbours each; expected more "

@@ -27,7 +27,16 @@ class NameAlignment:
     alignment = True
 
     def __init__(self, reference: np.ndarray, names: Sequence[str], *, seed: int):
-        """`reference`: uint8 [M,H,W,3] of the base's size, and their M names."""
+        """Searches among real images.
+
+        Args:
+          reference: uint8 [M,H,W,3] of the base's size.
+          names: M; those whose name is "", unknown, are left out.
+          seed: of resamples.
+        """
+        known = np.asarray([bool(name) for name in names])
+        if not known.all():
+            reference, names = reference[known], [name for name in names if name]
         self._reference, self._names, self._seed = reference, np.asarray(names), seed
         self.made_of: Mapping[str, Any] = {"searched_sha256": ArrayImages(reference).fingerprint, "seed": seed}
 

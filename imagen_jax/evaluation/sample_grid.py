@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from imagen_jax.sampling.finite import label_image
 from imagen_jax.sampling.images import enlarge, labelled_grid, to_uint8
 from imagen_jax.sampling.placement import make_mesh
 from imagen_jax.sampling.stage import Stage
@@ -40,9 +41,19 @@ class SampleGrid:
         self._mesh = make_mesh()
 
     def run(self, params: Params, step: int) -> Iterator[tuple[str, np.ndarray]]:
-        """See `Evaluator.run`."""
+        """Yields as `Evaluator.run` says.
+
+        Raises:
+          NotFiniteError: a prediction was infinite or not a number; the message names the image, by its caption.
+        """
         samples = self._stage.sample(
-            params, self._text_emb, self._text_mask, keys=self._keys, low_res=self._low_res, mesh=self._mesh
+            params,
+            self._text_emb,
+            self._text_mask,
+            keys=self._keys,
+            low_res=self._low_res,
+            mesh=self._mesh,
+            labels=[label_image(index, caption) for index, caption in enumerate(self._captions)],
         )
         images = list(to_uint8(samples))
         if self._low_res is not None:

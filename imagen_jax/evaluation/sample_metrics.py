@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from imagen_jax.errors import NotFiniteError
 from imagen_jax.evaluation.base import Metric, Samples, measure
 from imagen_jax.evaluation.gather import check_enough, gather_rows, own_rows
 from imagen_jax.evaluation.image_sets import ArrayImages
@@ -48,10 +49,37 @@ class SampleMetrics:
         self._mesh = make_mesh()
 
     def run(self, params: Params, step: int) -> Iterator[tuple[str, float]]:
-        """See `Evaluator.run`."""
+        """Yields as `Evaluator.run` says.
+
+        Raises:
+          NotFiniteError: a prediction was infinite or not a number, on any host; all raise it.
+        """
         rows = own_rows(len(self._text))
+        pixels, error = np.zeros((len(rows), self._stage.image_size, self._stage.image_size, 3), np.uint8), None
+        try:
+            pixels = to_uint8(self._sample(params, rows))
+        except NotFiniteError as found:
+            # The other hosts wait for this one's images: they must learn of it rather than wait for ever.
+            error = found
+        failed = gather_rows(np.array([[error is not None]], np.int32))
+        if error is not None:
+            raise error
+        if failed.any():
+            raise NotFiniteError(
+                f"stage of {self._stage.image_size} px: images that host {int(failed.argmax())} sampled are not "
+                "finite, so there is nothing to measure; its log names the first"
+            )
+        everyones = gather_rows(pixels.reshape(len(pixels), -1)).reshape(-1, *pixels.shape[1:])
+        images = {self._stage.image_size: ArrayImages(everyones)}
+        if self._low_res is not None:
+            images = {self._low_res.shape[1]: ArrayImages(to_uint8(self._low_res)), **images}
+        for name, value in measure(self._metrics, Samples(images, self._text.captions, self._names)).items():
+            yield from ((f"eval/{key}", number) for key, number in value.flat(name).items())
+
+    def _sample(self, params: Params, rows: range) -> np.ndarray:
+        """[n,H,W,3] float32 of this host's rows."""
         own = slice(rows.start, rows.stop)
-        samples = sample_all(
+        return sample_all(
             self._stage,
             replicate(params, self._mesh),
             self._text.take(rows),
@@ -62,11 +90,5 @@ class SampleMetrics:
             weak_params=None,
             batch_size=self._batch_size,
             mesh=self._mesh,
+            first_index=rows.start,
         )
-        pixels = to_uint8(samples)
-        everyones = gather_rows(pixels.reshape(len(pixels), -1)).reshape(-1, *pixels.shape[1:])
-        images = {self._stage.image_size: ArrayImages(everyones)}
-        if self._low_res is not None:
-            images = {self._low_res.shape[1]: ArrayImages(to_uint8(self._low_res)), **images}
-        for name, value in measure(self._metrics, Samples(images, self._text.captions, self._names)).items():
-            yield from ((f"eval/{key}", number) for key, number in value.flat(name).items())

@@ -7,6 +7,7 @@ import numpy as np
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Measure
+from imagen_jax.evaluation.bounds import LEAST_RESAMPLES, MOST_RESAMPLES, check_count
 
 
 class Interval(NamedTuple):
@@ -35,8 +36,17 @@ def bootstrap(
 
     Args:
       a, b: [N,D] and [M,D].
-      level: share of the resamples inside the interval.
+      seed: of the resamples.
+      num_resamples: how many, from 10 to 100,000.
+      level: share of the resamples inside the interval, between 0 and 1.
+
+    Raises:
+      InputError: a number of resamples or a level out of these bounds, or a negative seed.
     """
+    check_count("seed", seed, least=0)
+    check_count("num_resamples", num_resamples, least=LEAST_RESAMPLES, most=MOST_RESAMPLES)
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level is {level!r}; expected a share between 0 and 1, such as 0.95")
     rng = np.random.default_rng(seed)
     found = np.array(
         [
@@ -52,7 +62,14 @@ def bootstrap(
 def mean_interval(
     values: np.ndarray, *, kind: Literal["alignment", ""], seed: int, num_resamples: int = 1000
 ) -> Measure:
-    """The mean of numbers [N] of one sample each, with its bootstrap interval."""
+    """Returns the mean of numbers [N] of one sample each, with its bootstrap interval.
+
+    Raises:
+      InputError: fewer resamples than 10 or more than 100,000, no numbers, or a negative seed.
+    """
+    check_count("seed", seed, least=0)
+    check_count("num_resamples", num_resamples, least=LEAST_RESAMPLES, most=MOST_RESAMPLES)
+    check_count("number of samples", len(values), least=1)
     rng = np.random.default_rng(seed)
     means = [float(np.mean(values[rng.integers(len(values), size=len(values))])) for _ in range(num_resamples)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -65,8 +82,9 @@ def null_distance(metric: Callable[[np.ndarray, np.ndarray], float], real: np.nd
     Halves have N / 2 images, so it is to be compared with a distance at N / 2 images.
 
     Raises:
-      InputError: fewer than four images.
+      InputError: fewer than four images, or a negative seed.
     """
+    check_count("seed", seed, least=0)
     if len(real) < 4:
         raise InputError(f"{len(real)} real images have no two halves to compare; expected four at least")
     order = np.random.default_rng(seed).permutation(len(real))

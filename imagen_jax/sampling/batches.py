@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from imagen_jax.sampling.finite import label_image
 from imagen_jax.sampling.placement import round_up
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Against, Stage
@@ -23,6 +24,7 @@ def sample_all(
     weak_params: Params | None,
     batch_size: int,
     mesh: Mesh,
+    first_index: int = 0,
 ) -> np.ndarray:
     """Samples N images in batches of one size, so that one program is compiled; the last one is filled up.
 
@@ -32,9 +34,13 @@ def sample_all(
       keys: [N].
       low_res: [N,h,w,3] float32 in [-1, 1]; None for the base.
       batch_size: images at a time; at least one a device.
+      first_index: the number of the first image, for messages.
 
     Returns:
       [N,H,W,3] float32 in [-1, 1].
+
+    Raises:
+      NotFiniteError: see `Stage.sample`; it names an image by its number and its prompt.
     """
     count = len(keys)
     batch_size = round_up(min(batch_size, count), mesh)
@@ -50,6 +56,7 @@ def sample_all(
             settings=settings,
             against=Against(negative_emb, negative_mask, weak_params),
             mesh=mesh,
+            labels=[label_image(first_index + row, text.captions[row]) for row in rows],
         )
         parts.append(samples[: count - first])
     return np.concatenate(parts)

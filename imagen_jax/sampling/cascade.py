@@ -1,61 +1,30 @@
 """A cascade of stages. The only place that knows there are several; `folder` is where it is kept."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from imagen_jax.errors import InputError
-from imagen_jax.models import make_model
-from imagen_jax.registry import lookup
+from imagen_jax.sampling.arguments import check_count, check_prompts_argument, check_seed, is_whole
 from imagen_jax.sampling.batches import sample_all
+from imagen_jax.sampling.foreign_names import describe_unknown
 from imagen_jax.sampling.images import to_uint8
 from imagen_jax.sampling.placement import make_mesh, replicate
+from imagen_jax.sampling.prompts import check_prompts
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.sampling.stage import Stage
+from imagen_jax.sampling.stage_config import StageConfig as StageConfig
+from imagen_jax.sampling.stage_config import check_chain as check_chain
+from imagen_jax.sampling.stage_config import make_stage as make_stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import TextEncoder
 from imagen_jax.text.t5_config import describe_width
 from imagen_jax.text.tokenizer import check_captions
 from imagen_jax.types import Params
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """What config.json holds for a stage.
-
-    Attributes:
-      name: of the stage and of its folder.
-      model: name and keyword arguments of the network.
-      image_size, low_res_size: pixels; low_res_size is None for the base.
-      schedule, prediction: see `diffusion`.
-      max_aug_level: the highest augmentation level that it was trained with.
-      max_tokens, text_width: L and D of the text it was trained with.
-      encoder_name, encoder_fingerprint: of the text encoder; text_encoder: its folder while training.
-      source, source_fingerprint: the data it was trained on, and a hash of it ("" in folders of earlier versions).
-      sampling: default `SamplingSettings`.
-      step: of training; 0 while training goes on.
-    """
-
-    name: str
-    model: Mapping[str, Any]
-    image_size: int
-    low_res_size: int | None
-    schedule: str
-    prediction: str
-    max_tokens: int
-    text_width: int
-    encoder_name: str
-    encoder_fingerprint: str
-    text_encoder: str
-    source: str
-    sampling: Mapping[str, Any]
-    source_fingerprint: str = ""
-    max_aug_level: float = 1.0
-    step: int = 0
 
 
 class Cascade:
@@ -109,6 +78,7 @@ class Cascade:
         batch_size: int = 8,
         devices: int | None = None,
         image_shards: int | Sequence[int] = 1,
+        log_stages: bool = False,
         **overrides: Any,
     ) -> dict[int, np.ndarray]:
         """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or the devices.
@@ -123,32 +93,22 @@ class Cascade:
             guidance leads away from.
           batch_size: images at a time, all devices together; at least one a device.
           devices, image_shards: see `meshes`.
+          log_stages: log a line before each stage: which of how many it is, and what comes next.
           overrides: see `settings`.
 
         Returns:
           uint8 [N,H,W,3] by image size, ascending.
 
         Raises:
-          InputError: no prompts, embeddings of another encoder, a stage that isn't there, a setting out of range, a
-            `weak` cascade of other networks.
+          InputError: no prompts, embeddings of another encoder, a stage that isn't there, an argument of a wrong type
+            or out of range, a `weak` cascade of other networks.
+          NotFiniteError: a prediction was infinite or not a number; the message names the stage and the image.
         """
-        if isinstance(prompts, str):
-            raise InputError(f'prompts must be a list of captions, such as ["{prompts}"] (got one string)')
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed must be in [0, 2^32) (got {seed})")
-        if batch_size < 1:
-            raise InputError(f"batch size must be at least 1 (got {batch_size})")
-        if stop_at is not None and stop_at not in self.stages:
-            raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, self.stages))} (got {stop_at})")
+        given = _Arguments.checked(self, prompts, negative_prompts, weak=weak, stop_at=stop_at, batch_size=batch_size)
+        prompts, negative_prompts, batch_size, last = given
+        seed, first_index = check_seed(seed), check_count("first_index", first_index, smallest=0, example="0")
         settings = self.settings(**overrides)
         meshes = self.meshes(devices=devices, image_shards=image_shards)
-        if isinstance(negative_prompts, str):
-            negative_prompts = [negative_prompts]
-        if negative_prompts is not None and len(negative_prompts) not in (1, len(prompts)):
-            raise InputError(
-                f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(negative_prompts)})"
-            )
-        last = list(self.stages).index(stop_at) if stop_at is not None else len(self.stages) - 1
         self._check_against(negative_prompts, weak, settings[: last + 1])
         text, negative = self.embed_both(prompts, negative_prompts)
         base_key = jax.random.key(seed)
@@ -157,6 +117,8 @@ class Cascade:
         low_res: np.ndarray | None = None
         for number, (size, stage) in enumerate(self.stages.items()):
             stage_key = jax.random.fold_in(base_key, number)
+            if log_stages:
+                logging.info("%s", self._describe_step(number, last, settings[number], len(prompts)))
             low_res = sample_all(
                 stage,
                 self.params(size, meshes[number]),
@@ -168,17 +130,30 @@ class Cascade:
                 weak_params=weak.params(size, meshes[number]) if weak and settings[number].guided else None,
                 batch_size=batch_size,
                 mesh=meshes[number],
+                first_index=first_index,
             )
             result[size] = to_uint8(low_res)
             if number == last:
                 break
         return result
 
+    def _describe_step(self, number: int, last: int, settings: SamplingSettings, images: int) -> str:
+        sizes = list(self.stages)
+        what = f"{sizes[number - 1]} -> {sizes[number]} px" if number else f"{sizes[number]} px"
+        steps = len(self.stages[sizes[number]].noise_levels(settings))
+        next_one = f"; then {sizes[number + 1]} px" if number < last else ""
+        compiles = "" if number else " (each stage's first batch compiles, which may take minutes)"
+        return (
+            f"stage {number + 1} of {last + 1}: {what}, {images} image{'s' * (images != 1)}, "
+            f"{steps} step{'s' * (steps != 1)}{next_one}{compiles}"
+        )
+
     def embed(self, prompts: Sequence[str] | Embeddings) -> Embeddings:
         """Prompts as embeddings; embeddings stay what they are.
 
         Raises:
           InputError: no prompts, or embeddings that these stages weren't trained with.
+          NotFiniteError: an embedding is infinite or not a number.
         """
         if not isinstance(prompts, Embeddings):
             check_captions(prompts)
@@ -186,6 +161,8 @@ class Cascade:
             if not isinstance(encoder, TextEncoder):
                 self._loaded_params.clear()
                 encoder = encoder()
+            if unseen := encoder.describe_unseen(prompts):
+                logging.warning("%s", unseen)
             prompts = encoder.embed(prompts)
         _check_embeddings(prompts, self.configs[0])
         return prompts
@@ -233,6 +210,22 @@ class Cascade:
                 raise InputError(f"stage of {stage.image_size} px: {error}") from None
         return result
 
+    def sizes(self, stop_at: int | None = None) -> list[int]:
+        """Returns the image sizes of the stages that run, ascending.
+
+        Args:
+          stop_at: the size of the last of them; None: all run.
+
+        Raises:
+          InputError: there is no stage of that size.
+        """
+        sizes = list(self.stages)
+        if stop_at is None:
+            return sizes
+        if not is_whole(stop_at) or stop_at not in sizes:
+            raise InputError(f"stop_at must be the size of a stage: {', '.join(map(str, sizes))} (got {stop_at!r:.80})")
+        return sizes[: sizes.index(stop_at) + 1]
+
     def settings(self, **overrides: Any) -> list[SamplingSettings]:
         """What each stage samples with.
 
@@ -246,9 +239,15 @@ class Cascade:
         known = dict.fromkeys(field.name for field in dataclasses.fields(SamplingSettings))
         given = {}
         for alias, value in overrides.items():
+            name = _ALIASES.get(alias, alias)
+            if name not in known:
+                hint = describe_unknown(alias, [*known, *_ALIASES, *_ARGUMENTS])
+                raise InputError(
+                    f'unknown sampling setting "{alias}"; there are: {", ".join(sorted([*known, *_ALIASES]))}.{hint}'
+                )
             if value is not None:
-                name = _ALIASES.get(alias, alias)
-                lookup(known, name, what="sampling setting")
+                if name in given:
+                    raise InputError(f"{alias} and {name} are one setting; give one of them")
                 given[name] = _one_each(name, value, len(self.configs))
         if given.keys() & {"num_steps", "spacing"}:
             given.setdefault("times", [()] * len(self.configs))
@@ -314,50 +313,53 @@ def _check_embeddings(text: Embeddings, config: StageConfig) -> None:
         )
 
 
+class _Arguments(NamedTuple):
+    """Arguments of `Cascade.sample`, of the types that they are used as."""
+
+    prompts: Sequence[str] | Embeddings
+    negative: Sequence[str] | Embeddings | None
+    batch_size: int
+    last: int
+
+    @classmethod
+    def checked(
+        cls, cascade: Cascade, prompts: Any, negative: Any, *, weak: Any, stop_at: Any, batch_size: Any
+    ) -> "_Arguments":
+        """Raises InputError for a wrong type, a wrong count, or a stage that isn't there."""
+        prompts = check_prompts_argument("prompts", prompts)
+        if not isinstance(prompts, Embeddings):
+            check_prompts(prompts)
+        if isinstance(negative, str):
+            negative = [negative]
+        if negative is not None:
+            negative = check_prompts_argument("negative_prompts", negative)
+            if len(negative) not in (1, len(prompts)):
+                raise InputError(
+                    f"negative prompts: one for all, or one for each of {len(prompts)} (got {len(negative)})"
+                )
+        if weak is not None and not isinstance(weak, Cascade):
+            raise InputError(f"weak must be a cascade, by load_cascade (got {weak!r:.80})")
+        last = len(cascade.sizes(stop_at)) - 1
+        return cls(prompts, negative, check_count("batch_size", batch_size, example="8"), last)
+
+
 _ALIASES = {"guidance": "guidance_weight", "steps": "num_steps"}
+# Of `Cascade.sample`, besides the settings: what a wrong name may have meant.
+_ARGUMENTS = (
+    *("prompts", "seed", "first_index", "stop_at", "negative_prompts", "weak", "batch_size", "devices"),
+    *("image_shards", "log_stages"),
+)
 # Settings whose one value is itself a sequence.
 _SEQUENCES = ("times", "guidance_interval")
 
 
 def _one_each(name: str, value: Any, count: int) -> list[Any]:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if is_list and name in _SEQUENCES:
         is_list = any(isinstance(item, Sequence) for item in value)
     values = list(value) if is_list else [value] * count
     if len(values) != count:
         raise InputError(f"{name}: one value for all stages, or one for each of the {count} (got {len(values)})")
     return values
-
-
-def make_stage(config: StageConfig) -> Stage:
-    """The `Stage` that a config describes."""
-    return Stage(
-        make_model(**config.model),
-        image_size=config.image_size,
-        low_res_size=config.low_res_size,
-        schedule=config.schedule,
-        prediction=config.prediction,
-        settings=SamplingSettings(**config.sampling),
-    )
-
-
-def check_chain(configs: Sequence[StageConfig], name: str) -> None:
-    """Raises InputError where the stages of the cascade called `name` don't fit each other."""
-    if not configs:
-        raise InputError(f"{name}: a cascade needs at least one stage")
-    before: int | None = None
-    for config in configs:
-        if config.low_res_size != before:
-            wanted = "no low-resolution input (a base stage)" if before is None else f"a {before} px input"
-            got = "none" if config.low_res_size is None else f"{config.low_res_size} px"
-            raise InputError(
-                f'{name}: stage "{config.name}" ({config.image_size} px) takes {got}, but its place in the cascade '
-                f"gives {wanted}; order the stages so that each takes the size of the one before"
-            )
-        if (config.max_tokens, config.encoder_fingerprint) != (configs[0].max_tokens, configs[0].encoder_fingerprint):
-            raise InputError(
-                f'{name}: stage "{config.name}" was trained with texts of {config.max_tokens} tokens by '
-                f"{config.encoder_name} ({config.encoder_fingerprint[:12]}), the first with {configs[0].max_tokens} by "
-                f"{configs[0].encoder_name} ({configs[0].encoder_fingerprint[:12]}); train them with one encoder"
-            )
-        before = config.image_size

@@ -1,78 +1,46 @@
 """The folder that a cascade is kept in.
 
-CASCADE/cascade.json            the order of the stages
+CASCADE/cascade.json            the order of the stages, and the sha256 of every other file
 CASCADE/text_encoder/           see text.encoder; a large one stays where it was, and config.json names its folder
 CASCADE/<stage>/config.json     network, diffusion, sizes, default sampling settings
 CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
-import dataclasses
 import hashlib
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
+import numpy as np
+from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import save_file
 
-from imagen_jax.errors import InputError
-from imagen_jax.files import read_json, write_json
-from imagen_jax.sampling.cascade import Cascade, StageConfig, check_chain, make_stage
+from imagen_jax.errors import InputError, NotFiniteError
+from imagen_jax.files import read_json, user_path
+from imagen_jax.models import make_model
+from imagen_jax.sampling.cascade import Cascade
+from imagen_jax.sampling.digests import Digests, hash_file
+from imagen_jax.sampling.stage_config import RESERVED_NAMES, StageConfig, check_chain, make_stage, parameter_shapes
 from imagen_jax.text.encoder import TextEncoder, encoder_files, load_encoder
 from imagen_jax.text.t5_config import describe_width, read_config
 from imagen_jax.types import Params
 
-_FORMAT_VERSION = 1
-_INDEX, _CONFIG, _WEIGHTS, _ENCODER = "cascade.json", "config.json", "ema.safetensors", "text_encoder"
+FORMAT_VERSION = 2
+# Format 1 is the same without digests.
+_READABLE = (1, FORMAT_VERSION)
+INDEX, CONFIG, WEIGHTS, ENCODER = "cascade.json", "config.json", "ema.safetensors", "text_encoder"
 # A `StageConfig` in the workdir of a training run.
 STAGE_FILE = "stage.json"
 _EXPORTED = "a folder written by python -m imagen_jax.export"
-
-
-def write_cascade(
-    out: Path, configs: Sequence[StageConfig], params: Sequence[Params], *, encoder_folder: Path | None
-) -> None:
-    """Writes a cascade folder, whole or not at all.
-
-    Args:
-      encoder_folder: the encoder to copy into it; None: none.
-
-    Raises:
-      InputError: see `check_can_write`.
-    """
-    check_can_write(out, configs)
-    unfinished = out.with_name(out.name + ".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    if encoder_folder is not None:
-        (unfinished / _ENCODER).mkdir()
-        for path in encoder_files(encoder_folder):
-            shutil.copy(path, unfinished / _ENCODER)
-    for config, tree in zip(configs, params, strict=True):
-        folder = unfinished / config.name
-        folder.mkdir()
-        write_json(folder / _CONFIG, dataclasses.asdict(config))
-        flat = flatten_dict(dict(tree), sep="/")
-        save_file({name: jnp.asarray(array) for name, array in flat.items()}, str(folder / _WEIGHTS))
-    index = {"format_version": _FORMAT_VERSION, "stages": [config.name for config in configs]}
-    write_json(unfinished / _INDEX, index)
-    unfinished.rename(out)
-
-
-def check_can_write(out: Path, configs: Sequence[StageConfig]) -> None:
-    """What can be checked before any weights are read.
-
-    Raises:
-      InputError: `out` exists, or the stages don't fit each other.
-    """
-    check_chain(configs, str(out))
-    if out.exists():
-        raise InputError(f'"{out}" exists; choose another --out, or delete it')
+_MAX_STAGES = 16
+# A config has some kilobytes.
+_MAX_CONFIG_BYTES = 2**20
+# Files of an encoder up to here are hashed before they are read; weights, only where they turn out to be others.
+_SMALL = 64 * 2**20
 
 
 def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any) -> Cascade:
@@ -87,32 +55,33 @@ def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any
     Raises:
       InputError: something is missing or damaged; the message says what, and where it comes from.
     """
-    folder = Path(folder)
-    names, configs = _read_configs(folder)
-    weights = [folder / name / _WEIGHTS for name in names]
-    for path in weights:
-        with _open(path):
-            pass
+    folder = user_path(folder)
+    contents = _read_contents(folder)
+    contents.digests.warn_if_absent()
+    params = []
+    for path, config in zip(contents.weights, contents.configs, strict=True):
+        contents.digests.check(path)
+        shapes = _check_same_arrays(path, config)
+        params.append(partial(_load_params, path, shapes, contents.digests, config.image_size))
     load = partial(load_cascade_encoder, folder, **kwargs)
-    return Cascade(
-        configs, [partial(_load_params, path) for path in weights], load() if keep_encoder else load, name=str(folder)
-    )
+    return Cascade(contents.configs, params, load() if keep_encoder else load, name=str(folder))
 
 
 def cascade_fingerprint(folder: str | Path) -> str:
-    """Hex of a sha256 over the stages' configs and weights: all that a cascade's samples depend on, but for settings.
+    """Returns the hex sha256 over the stages' configs and weights: what samples depend on, besides settings.
 
     Raises:
       InputError: see `load_cascade`.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
+    contents = _read_contents(folder)
     digest = hashlib.sha256()
-    for name in _read_configs(folder)[0]:
-        with _open(folder / name / _WEIGHTS):
+    for path in contents.weights:
+        contents.digests.check(path)
+        with _open(path):
             pass
-        for path in (folder / name / _CONFIG, folder / name / _WEIGHTS):
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for part in (path.with_name(CONFIG), path):
+            digest.update(bytes.fromhex(hash_file(part)))
     return digest.hexdigest()
 
 
@@ -126,24 +95,35 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
     Raises:
       InputError: it isn't there, or is another encoder than the one that the cascade was trained with.
     """
-    folder = Path(folder)
-    config = _read_configs(folder)[1][0]
+    folder = user_path(folder)
+    contents = _read_contents(folder)
+    config = contents.configs[0]
     needed = f"{config.encoder_name}, {describe_width(config.text_width)}"
-    places = [encoder_folder] if encoder_folder else [folder / _ENCODER, config.text_encoder]
-    found = next((Path(place) for place in places if place and Path(place).is_dir()), None)
+    places = [encoder_folder] if encoder_folder else [folder / ENCODER, config.text_encoder]
+    found = next((path for path in (user_path(place) for place in places if place) if _is_folder(path)), None)
     if found is None:
         absent = " or ".join(str(place) for place in places if place)
         raise InputError(
             f'"{folder}" was trained with {needed}; there is no folder {absent}: name the encoder\'s with --encoder'
         )
+    own = found == folder / ENCODER
+    if own:
+        _check_encoder_files(found, contents.digests, small=True)
     width = read_config(found).get("d_model")
     if isinstance(width, int) and width != config.text_width:
         # Before gigabytes of weights are read.
         raise InputError(
             f'"{found}" is an encoder of {describe_width(width)}, but "{folder}" was trained with {needed}'
         )
-    encoder = load_encoder(found, max_length=config.max_tokens, **kwargs)
+    try:
+        encoder = load_encoder(found, max_length=config.max_tokens, **kwargs)
+    except (InputError, NotFiniteError):
+        if own:  # damage explains it better
+            _check_encoder_files(found, contents.digests, small=False)
+        raise
     if encoder.fingerprint != config.encoder_fingerprint:
+        if own:
+            _check_encoder_files(found, contents.digests, small=False)
         raise InputError(
             f'"{found}" is {encoder.name} ({encoder.fingerprint[:12]}), but "{folder}" was trained with '
             f"{needed} ({config.encoder_fingerprint[:12]}): other weights, or another tokenizer"
@@ -152,39 +132,127 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
     return encoder
 
 
-def _read_configs(folder: Path) -> tuple[list[str], list[StageConfig]]:
-    """Names and configs of the stages, which fit each other."""
-    index = read_json(folder / _INDEX, expected=_EXPORTED)
-    if index.get("format_version") != _FORMAT_VERSION:
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or may not be looked at
+        return False
+
+
+class _Contents(NamedTuple):
+    """What is in a cascade's folder; the configs fit each other."""
+
+    configs: Sequence[StageConfig]
+    weights: Sequence[Path]
+    digests: Digests
+
+
+def _read_contents(folder: Path) -> _Contents:
+    index = read_json(folder / INDEX, expected=_EXPORTED, max_bytes=_MAX_CONFIG_BYTES)
+    version = index.get("format_version")
+    if isinstance(version, bool) or version not in _READABLE:
         raise InputError(
-            f'"{folder}" is a cascade of format {index.get("format_version")}; this version reads {_FORMAT_VERSION}'
+            f'"{folder}" is a cascade of format {version!r:.40}; this version reads {" and ".join(map(str, _READABLE))}'
         )
     names = index.get("stages")
-    if not isinstance(names, list) or not names:
-        raise InputError(f'"{folder / _INDEX}" lists no stages; expected {_EXPORTED}')
-    configs = [read_stage_config(folder / name / _CONFIG) for name in names]
+    if not isinstance(names, list) or not 1 <= len(names) <= _MAX_STAGES:
+        raise InputError(f'"{folder / INDEX}" lists no stages, or more than {_MAX_STAGES}; expected {_EXPORTED}')
+    for name in names:
+        wrong = not isinstance(name, str) or name in (*RESERVED_NAMES, "", ".", "..") or len(name) > 100
+        if wrong or set(name) & set('/\\\0:"'):
+            raise InputError(
+                f'"{folder / INDEX}": a stage is called {name!r:.80}; expected the name of a folder beside it'
+            )
+    if len(set(names)) < len(names):
+        raise InputError(f'"{folder / INDEX}" lists a stage twice; expected {_EXPORTED}')
+    digests = Digests.read(folder, index)
+    configs = []
+    for name in names:
+        path = folder / name / CONFIG
+        if not path.exists():
+            raise InputError(f'"{path}" is missing; write the cascade again with python -m imagen_jax.export')
+        digests.check(path)
+        configs.append(read_stage_config(path))
     check_chain(configs, str(folder))
-    return names, configs
+    return _Contents(configs, [folder / name / WEIGHTS for name in names], digests)
 
 
 def read_stage_config(path: Path) -> StageConfig:
-    """A `StageConfig` from its JSON file.
+    """Returns the `StageConfig` of a JSON file.
 
     Raises:
       InputError: it is missing, damaged, or describes what this version can't build.
     """
-    values = read_json(path, expected=_EXPORTED if path.name == _CONFIG else "the workdir of a training run")
+    expected = _EXPORTED if path.name == CONFIG else "the workdir of a training run"
+    values = read_json(path, expected=expected, max_bytes=_MAX_CONFIG_BYTES)
     try:
         config = StageConfig(**values)
         make_stage(config)
-    except (TypeError, ValueError) as error:
-        raise InputError(f'"{path}" is no config of a stage: {error}') from error
+        rows: Any = make_model(**config.model)
+        if config.image_size % rows.downsampling:
+            raise InputError(
+                f"image_size = {config.image_size} can't be halved as often as the network does; expected a multiple "
+                f"of {rows.downsampling}"
+            )
+    except Exception as error:  # a network's own checks may raise any
+        reason = " ".join(str(error).split())[:500]
+        raise InputError(f'"{path}" is no config of a stage: {reason}') from error
     return config
 
 
-def _load_params(path: Path) -> Params:
+def _check_encoder_files(folder: Path, digests: Digests, *, small: bool) -> None:
+    for path in encoder_files(folder):
+        if (path.stat().st_size <= _SMALL) == small:
+            digests.check(path)
+
+
+def _check_same_arrays(path: Path, config: StageConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Compares names, shapes and types in a file of weights with the network's; only the file's header is read."""
+    try:
+        wanted = parameter_shapes(config)
+    except Exception as error:  # flax's and jax's, of every class
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f'"{path.with_name(CONFIG)}" describes a network that can\'t be built: {reason}; write the cascade again '
+            "with python -m imagen_jax.export"
+        ) from error
     with _open(path) as file:
-        return unflatten_dict({name: file.get_tensor(name) for name in file.keys()}, sep="/")  # noqa: SIM118 (no dict)
+        there = {}
+        for name in file.keys():  # noqa: SIM118 (no dict)
+            tensor = file.get_slice(name)
+            there[name] = (tuple(tensor.get_shape()), tensor.get_dtype())
+    needed = {name: (leaf.shape, "F32") for name, leaf in wanted.items()}
+    differing = [name for name in sorted(there.keys() | needed.keys()) if there.get(name) != needed.get(name)]
+    if differing:
+        rows = [
+            f"{name}: {_describe(there.get(name))} in the file, {_describe(needed.get(name))} by config.json"
+            for name in differing[:3]
+        ]
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise InputError(
+            f'"{path}" holds another network\'s parameters: {len(differing)} of {len(needed)} arrays differ '
+            f"({'; '.join(rows)}{more}); write the cascade again with python -m imagen_jax.export"
+        )
+    return wanted
+
+
+def _describe(array: tuple[tuple[int, ...], str] | None) -> str:
+    return f"{array[1]} {list(array[0])}" if array else "absent"
+
+
+def _load_params(path: Path, names: Iterable[str], digests: Digests, image_size: int) -> Params:
+    digests.check(path)  # it may have been replaced since
+    flat = {}
+    with _open(path) as file:
+        for name in names:
+            array = file.get_tensor(name)
+            if not np.isfinite(array).all():
+                raise NotFiniteError(
+                    f'stage of {image_size} px: parameter {name} in "{path}" holds infinities or NaN, so there is no '
+                    "picture; export the cascade from another checkpoint (python -m imagen_jax.export)"
+                )
+            flat[name] = jnp.asarray(array)
+    return unflatten_dict(flat, sep="/")
 
 
 @contextmanager
@@ -193,7 +261,8 @@ def _open(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f'"{path}" is missing; write the cascade again with python -m imagen_jax.export')
     try:
-        with safe_open(path, framework="flax") as file:
+        with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
-        raise InputError(f'"{path}" is damaged ({error}); write the cascade again') from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f'"{path}" is damaged ({reason}); write the cascade again') from error

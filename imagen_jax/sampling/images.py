@@ -1,11 +1,14 @@
 """Pictures: from [-1, 1] to uint8, to PNG files and to labelled grids."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from imagen_jax.files import write_bytes
 
 _LABEL_PX = 14
 
@@ -16,9 +19,14 @@ def to_uint8(samples: np.ndarray) -> np.ndarray:
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
-    """Writes uint8 [H,W,3]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    """Writes uint8 [H,W,3] as a PNG file, whole or not at all; its folder is made.
+
+    Raises:
+      StorageError: the disk is full, read-only or gone.
+    """
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "png")
+    write_bytes(path, encoded.getvalue())
 
 
 def enlarge(image: np.ndarray, factor: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagen_jax.errors import InputError
+from imagen_jax.sampling.arguments import is_whole
 
 _BATCH, _ROWS = "batch", "rows"
 
@@ -27,7 +28,10 @@ def make_mesh(devices: int | None = None, *, image_shards: int = 1, coarsest_row
       InputError: there aren't so many devices, or they and the rows can't be divided so.
     """
     there = jax.local_devices()
-    count = len(there) if devices is None else devices
+    for name, value in (("devices", devices), ("image_shards", image_shards)):
+        if not is_whole(value) and (name, value) != ("devices", None):
+            raise InputError(f"{name} must be a whole number, at least 1 (got {value!r:.80})")
+    count = len(there) if devices is None else int(devices)
     if not 1 <= count <= len(there):
         raise InputError(f"devices = {count}; expected 1 to {len(there)}: this process has {len(there)}")
     possible = [n for n in range(1, count + 1) if count % n == coarsest_rows % n == 0]

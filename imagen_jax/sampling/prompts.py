@@ -4,24 +4,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagen_jax.errors import InputError
+from imagen_jax.files import read_bytes, split_lines, user_path
+
+_MAX_BYTES = 64 * 2**20
 
 
 def read_prompts_file(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, without empty ones.
+    """Reads a UTF-8 text file with one prompt per line; empty lines are skipped.
 
     Raises:
-      InputError: there is no such file, it isn't UTF-8, or it's empty.
+      InputError: there is no such file, it isn't UTF-8, it is too large, or it's empty.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = user_path(path)
+    if not path.exists():
         raise InputError(f'--prompts_file: no file "{path}"')
+    data = read_bytes(path, expected="a text file with one prompt per line", max_bytes=_MAX_BYTES)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f'--prompts_file: "{path}" is not UTF-8 (byte {error.start}); save it as UTF-8') from None
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = [line.strip() for line in split_lines(text) if line.strip()]
     if not prompts:
-        raise InputError(f'--prompts_file: "{path}" is empty; expected a prompt a line')
+        raise InputError(f'--prompts_file: "{path}" is empty; expected one prompt per line')
     return prompts
 
 

@@ -1,15 +1,23 @@
 """How a stage samples: one value for each choice, checked when it is made."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.spacings import SPACINGS, check_times
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.arguments import is_number, is_whole
+from imagen_jax.sampling.foreign_names import FOREIGN_NAMES as FOREIGN_NAMES  # for the mains
+
+# Chosen by us. Published cascades are trained with up to 4,000 levels, and more steps than that change nothing.
+MAX_STEPS = 10_000
+# Chosen by us: images are grey or burnt out long before, and far above float32 overflows (from 1e38 on at once).
+MAX_GUIDANCE = 1_000.0
+_MAX_CAP = 1_000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,29 +55,61 @@ class SamplingSettings:
     aug_level: float = 0.0
 
     def __post_init__(self) -> None:
-        lookup(SAMPLERS, self.sampler, what="sampler")
-        lookup(SPACINGS, self.spacing, what="step spacing")
-        lookup(THRESHOLDS, self.threshold, what="threshold")
+        for name in (field.name for field in dataclasses.fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, np.generic):
+                # Python's own numbers, as samples.json holds them.
+                object.__setattr__(self, name, value.item())
+        for name, table, what in (
+            ("sampler", SAMPLERS, "sampler"),
+            ("spacing", SPACINGS, "step spacing"),
+            ("threshold", THRESHOLDS, "threshold"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise InputError(f"{name} must be a name, one of {', '.join(sorted(table))} (got {value!r})")
+            lookup(table, value, what=what)
         for name in ("times", "guidance_interval"):
             # Lists out of JSON; hashable, because a program is compiled for each value.
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         check_times(self.times)
+        if len(self.times) > MAX_STEPS:
+            raise InputError(f"times may be at most {MAX_STEPS:,} levels (got {len(self.times):,})")
+        if not is_whole(self.num_steps):
+            raise InputError(f"sampling steps must be a whole number (got {self.num_steps!r})")
         if self.num_steps < 1:
             raise InputError(f"sampling steps must be at least 1 (got {self.num_steps})")
-        if len(self.guidance_interval) != 2 or not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
+        if self.num_steps > MAX_STEPS:
+            raise InputError(f"sampling steps must be at most {MAX_STEPS:,} (got {self.num_steps:.6g})")
+        self._check_guidance()
+        for name in ("gamma", "eta", "aug_level"):
+            self._check_number(name, 1)
+        self._check_number("threshold_percentile", 100)
+        cap = self.threshold_cap
+        if not is_number(cap) or (cap and cap < 1):
+            raise InputError(f"threshold_cap must be at least 1, or 0 for none (got {cap!r})")
+        if cap > _MAX_CAP:
+            raise InputError(f"threshold_cap must be at most {_MAX_CAP:,g}; 0 is none (got {cap:g})")
+
+    def _check_guidance(self) -> None:
+        interval, weight = self.guidance_interval, self.guidance_weight
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
             raise InputError(
-                f"guidance_interval must be two times, 0 <= from < to <= 1, such as (0.2, 0.8); (0, 1) is everywhere "
-                f"(got {self.guidance_interval})"
+                "guidance_interval must be two times, 0 <= from < to <= 1, such as (0.2, 0.8); (0, 1) is everywhere "
+                f"(got {interval})"
             )
-        if not 0 <= self.guidance_weight < math.inf:
-            raise InputError(f"guidance weight must be >= 0 and finite; 1 is none (got {self.guidance_weight})")
-        for name in ("gamma", "eta", "guidance_rescale", "aug_level"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be in [0, 1] (got {getattr(self, name)})")
-        if not 0 <= self.threshold_percentile <= 100:
-            raise InputError(f"threshold_percentile must be in [0, 100] (got {self.threshold_percentile})")
-        if self.threshold_cap and not 1 <= self.threshold_cap < math.inf:
-            raise InputError(f"threshold_cap must be at least 1, or 0 for none (got {self.threshold_cap})")
+        if not is_number(weight) or weight < 0:
+            raise InputError(f"guidance weight must be >= 0 and finite; 1 is none (got {weight!r:.40})")
+        if weight > MAX_GUIDANCE:
+            raise InputError(
+                f"guidance weight must be at most {MAX_GUIDANCE:,g}, which is far above any useful one (got {weight:g})"
+            )
+        self._check_number("guidance_rescale", 1)
+
+    def _check_number(self, name: str, largest: int) -> None:
+        value = getattr(self, name)
+        if not is_number(value) or not 0 <= value <= largest:
+            raise InputError(f"{name} must be in [0, {largest}] (got {value!r})")
 
     @property
     def guided(self) -> bool:
@@ -81,8 +121,9 @@ class SamplingSettings:
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].settings}
 
 
-def _numbers(name: str, value: Sequence[float]) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be numbers (got {value!r})") from None
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple) or not all(is_number(number) for number in value):
+        raise InputError(f"{name} must be numbers (got {value!r:.80})")
+    return tuple(float(number) for number in value)

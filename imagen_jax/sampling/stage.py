@@ -1,6 +1,7 @@
 """One stage of a cascade: from text (and the image of the stage before) to images of one resolution."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from imagen_jax.diffusion.spacings import at_times, noise_levels
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.finite import check_finite, keep_not_finite
 from imagen_jax.sampling.placement import divide, make_mesh, replicate, split_rows
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.types import Array, DenoiseFn, Params
@@ -73,6 +75,11 @@ class Stage:
         logsnrs = noise_levels(
             self._schedule, num_steps=settings.num_steps, spacing=settings.spacing, times=settings.times
         )
+        if not np.all(np.diff(logsnrs) > 0):
+            raise InputError(
+                "two of the noise levels are the same in float32, and a step between them divides by zero; take fewer "
+                f"steps, or times that lie farther apart (got {len(logsnrs)} levels)"
+            )
         check_levels(settings.sampler, logsnrs)
         low, high = self._guided_levels(settings)
         if settings.guided and not np.any((low <= logsnrs) & (logsnrs <= high)):
@@ -100,6 +107,7 @@ class Stage:
         settings: SamplingSettings | None = None,
         against: Against | None = None,
         mesh: Mesh | None = None,
+        labels: Sequence[str] = (),
     ) -> np.ndarray:
         """Samples a batch in one compiled program; compiled once for each batch size, settings and mesh.
 
@@ -114,12 +122,14 @@ class Stage:
           settings: in place of the stage's own.
           against: what to guide away from; default the null text.
           mesh: of the devices (`placement.make_mesh`); default one device.
+          labels: what each image is called in a message; default "image 0", "image 1", ...
 
         Returns:
           [B,H,W,3] float32 in [-1, 1].
 
         Raises:
           InputError: see `noise_levels`.
+          NotFiniteError: a prediction was infinite or not a number, at any step; the message names the image.
         """
         assert (low_res is None) == (self.low_res_size is None), "low_res is for super-resolution stages"
         mesh = mesh or make_mesh(1)
@@ -133,7 +143,9 @@ class Stage:
         one_for_all = {"guidance_weight": 2.0 if settings.guided else 1.0, "aug_level": 0.0}
         static = dataclasses.replace(settings, **one_for_all)
         samples = self._compiled(params, *batch, weight, level, against, settings=static, mesh=mesh)
-        return np.asarray(samples)[: len(keys)]
+        samples = np.asarray(samples)[: len(keys)]
+        check_finite(samples, image_size=self.image_size, labels=labels, settings=settings)
+        return samples
 
     def _sample(
         self,
@@ -182,7 +194,11 @@ class Stage:
             )
 
         own = {"percentile": settings.threshold_percentile, "cap": settings.threshold_cap}
-        threshold = partial(THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {})
+        thresholding: Callable[[DenoiseFn], DenoiseFn] = partial(
+            THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {}
+        )
+        # Clipping would make an ordinary white or black of an infinity.
+        threshold = partial(keep_not_finite, thresholding)
         plain = threshold(network(params, conditioning))
         if not settings.guided:
             return plain

@@ -7,6 +7,7 @@ and tests, has no weights: its config says what they are drawn from (see `untrai
 import hashlib
 import json
 import math
+import numbers
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, NotFiniteError
+from imagen_jax.files import user_path
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.placement import make_mesh, parameter_sharding
 from imagen_jax.text.t5 import T5Encoder
@@ -29,6 +31,7 @@ from imagen_jax.text.t5_config import CONFIG_FILE, describe_model, make_encoder,
 from imagen_jax.text.t5_weights import hash_weights, load_weights, parameter_shapes, weight_files
 from imagen_jax.text.tokenizer import Tokenizer, check_captions, find_tokenizer
 from imagen_jax.text.untrained import draw_params, untrained_seed
+from imagen_jax.text.words import WORDS_FILE, describe_unseen, read_words
 from imagen_jax.types import Params
 
 # Captions are padded to the next power of two tokens from here on, whatever max_length is: most have 10 to 30 tokens,
@@ -36,6 +39,7 @@ from imagen_jax.types import Params
 _SHORTEST = 16
 # So many batches' captions are sorted by length at a time, so that few batches mix short and long ones.
 _WINDOW = 16
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class TextEncoder:
@@ -61,6 +65,7 @@ class TextEncoder:
         fingerprint: str,
         tokenizer_fingerprint: str,
         batch_size: int,
+        words: frozenset[str] | None = None,
     ):
         self.name = name
         self.fingerprint = fingerprint
@@ -70,6 +75,7 @@ class TextEncoder:
         self.max_length = tokenizer.max_length
         self._params = params
         self._tokenizer = tokenizer
+        self._words = words
         copies = mesh.shape["data"]
         self._batch_size = -(-batch_size // copies) * copies
         self._sharding = NamedSharding(mesh, P("data"))
@@ -83,7 +89,8 @@ class TextEncoder:
           text_mask: [B,L] bool, True = a real token; at least one a row.
 
         Raises:
-          InputError: no captions, or something that isn't a valid string.
+          InputError: no captions, or something that isn't a valid string; a tokenizer whose ids the weights lack.
+          NotFiniteError: an embedding is infinite or not a number; the message names its caption.
         """
         return self.embed(captions).padded()
 
@@ -103,11 +110,12 @@ class TextEncoder:
         Equal captions are encoded once. Memory holds 16 batches, and the embeddings of captions that occur again.
 
         Raises:
-          InputError: as `encode`, at the first `next`.
+          InputError, NotFiniteError: as `encode`, at the first `next` that meets it.
         """
         check_captions(captions)
         count = Counter(captions)  # in the order of first occurrence, which is the order in which they are needed
-        distinct = self._encode_distinct(*self._tokenizer(list(count)))
+        texts = list(count)
+        distinct = self._encode_distinct(texts, *self._tokenizer(texts))
         repeated: dict[str, np.ndarray] = {}
         for caption in captions:
             emb = repeated.pop(caption) if caption in repeated else next(distinct)
@@ -116,7 +124,11 @@ class TextEncoder:
                 repeated[caption] = emb
             yield emb
 
-    def _encode_distinct(self, ids: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
+    def describe_unseen(self, captions: Sequence[str]) -> str:
+        """Returns one line that names words which the encoder has never seen, or "" where there are none."""
+        return describe_unseen(captions, self._words, self._tokenizer.is_unknown)
+
+    def _encode_distinct(self, texts: list[str], ids: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
         """[n,D] bfloat16 for each row of [N,L], in order."""
         lengths = mask.sum(axis=1)
         for start in range(0, len(ids), _WINDOW * self._batch_size):
@@ -128,7 +140,22 @@ class TextEncoder:
                 for first in range(0, len(alike), self._batch_size):
                     batch = alike[first : first + self._batch_size]
                     found |= zip(batch, self._encode_batch(ids[batch], lengths[batch], padded_length), strict=True)
-            yield from (found[row] for row in rows)
+            for row in rows:
+                self._check_finite(found[row], texts[row])
+                yield found[row]
+
+    def _check_finite(self, emb: np.ndarray, caption: str) -> None:
+        if np.isfinite(emb).all():
+            return
+        remedy = (
+            "fetch its weights again"
+            if self.dtype == "float32"
+            else f"it overflows in {self.dtype}: use float32 (--encoder_dtype=float32)"
+        )
+        raise NotFiniteError(
+            f'text encoder, caption "{" ".join(caption.split()):.60}": its embedding by {self.name} became infinite or '
+            f"not a number, and no picture can be drawn from it; {remedy}"
+        )
 
     def _encode_batch(self, ids: np.ndarray, lengths: np.ndarray, padded_length: int) -> Iterable[np.ndarray]:
         """[n,D] bfloat16 for each row. Every batch of a padded length has one shape: one compilation."""
@@ -165,8 +192,10 @@ def load_encoder(
 
     Raises:
       InputError: a file is missing or unreadable, it's another architecture, or the devices can't hold it.
+      NotFiniteError: a weight is infinite or not a number.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
+    _check_dtype(dtype)
     config = read_config(folder)
     model = make_encoder(config, folder, dtype)
     tokenizer = Tokenizer(folder, max_length)
@@ -175,8 +204,9 @@ def load_encoder(
             f'"{folder}": the tokenizer has {tokenizer.vocab_size} ids, config.json a vocab_size of '
             f"{model.vocab_size}; the files belong to different encoders"
         )
-    if batch_size < 1:
-        raise InputError(f"the encoder's batch size must be at least 1 (got {batch_size})")
+    tokenizer.check_ids_below(model.vocab_size)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise InputError(f"the encoder's batch size must be a whole number, at least 1 (got {batch_size!r:.40})")
     seed = untrained_seed(config)
     num_parameters = sum(shape.size for shape in parameter_shapes(model).values())
     mesh = make_mesh(
@@ -200,7 +230,17 @@ def load_encoder(
         fingerprint=_fingerprint(folder, model, weights),
         tokenizer_fingerprint=_hash_tokenizer(folder),
         batch_size=batch_size,
+        words=None if seed is None else read_words(folder),
     )
+
+
+def _check_dtype(dtype: DTypeLike) -> None:
+    try:
+        known = jnp.dtype(dtype).name in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise InputError(f"the encoder's dtype must be one of {', '.join(_DTYPES)} (got {dtype!r:.40})")
 
 
 def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:
@@ -209,7 +249,7 @@ def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:
     Raises:
       InputError: as `load_encoder`.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     config = read_config(folder)
     model = make_encoder(config, folder, jnp.float32)
     seed = untrained_seed(config)
@@ -218,8 +258,12 @@ def identify_encoder(folder: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def encoder_files(folder: Path) -> list[Path]:
-    """The files of an encoder's folder that are the encoder: config, tokenizer and weights, without pickles."""
-    return [folder / CONFIG_FILE, find_tokenizer(folder), *weight_files(folder)]
+    """Returns the files of an encoder's folder that are the encoder: config, tokenizer and weights, without pickles.
+
+    And an untrained encoder's list of words, where it has one.
+    """
+    words = [folder / WORDS_FILE] if (folder / WORDS_FILE).is_file() else []
+    return [folder / CONFIG_FILE, find_tokenizer(folder), *words, *weight_files(folder)]
 
 
 def has_weights(folder: Path) -> bool:

@@ -22,6 +22,8 @@ from imagen_jax.files import read_json
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+# T5-XXL's encoder has 220.
+_MAX_TENSORS = 100_000
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -105,9 +107,19 @@ def _find_parts(folder: Path, ignored: tuple[str, ...]) -> dict[str, Stored]:
     names = read_json(folder / _INDEX, expected="the index of a model's weights").get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
         raise InputError(f'"{folder / _INDEX}" has no weight_map; fetch it again')
+    if len(names) > _MAX_TENSORS:
+        raise InputError(
+            f'"{folder / _INDEX}" names {len(names):,} tensors; expected {_MAX_TENSORS:,} at most: fetch it again'
+        )
+    for file in set(names.values()):
+        # A name, and no way out of the folder.
+        if not file.endswith(".safetensors") or len(file) > 255 or set(file) & set("/\\\0:"):
+            raise InputError(
+                f'"{folder / _INDEX}" names a file "{file:.80}"; expected .safetensors files beside it: fetch it again'
+            )
     found = {name: Stored(folder / file, name) for name, file in names.items() if not name.startswith(ignored)}
-    if missing := sorted({stored.path.name for stored in found.values() if not stored.path.is_file()}):
-        raise InputError(f'"{folder}" lacks {", ".join(missing)}, which {_INDEX} names; fetch them again')
+    if missing := sorted(path.name for path in {stored.path for stored in found.values()} if not path.is_file()):
+        raise InputError(f'"{folder}" lacks {_first_of("", missing)}, which {_INDEX} names; fetch them again')
     return found
 
 
@@ -130,12 +142,17 @@ def _check_names(folder: Path, *, there: set[str], needed: set[str]) -> None:
 
 def _first_of(what: str, names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what} {', '.join(names[:3])}{more}" if names else ""
+    shown = ", ".join(f"{name:.80}" for name in names[:3])
+    return f"{what} {shown}{more}".strip() if names else ""
 
 
 def _read_tensor(stored: Stored, shape: tuple[int, ...]) -> np.ndarray:
     # Opened for one tensor: the pages of a file that stays mapped would count as this process's memory, all of them.
     with _open(stored.path) as file:
+        if stored.name not in file.keys():  # noqa: SIM118 (no dict)
+            raise InputError(
+                f'"{stored.path}" has no tensor {stored.name:.80}, which {_INDEX} says it has; fetch them again'
+            )
         tensor = file.get_slice(stored.name)
         if tuple(tensor.get_shape()) != shape:
             raise InputError(
@@ -156,4 +173,6 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="numpy") as file:
             yield file
     except SafetensorError as error:
-        raise InputError(f'"{path}" is truncated or damaged ({error}); fetch it again') from error
+        raise InputError(
+            f'"{path}" is truncated or damaged ({" ".join(str(error).split())[:200]}); fetch it again'
+        ) from error

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
+from imagen_jax.errors import NotFiniteError
 from imagen_jax.text import safetensors_folder
 from imagen_jax.text.t5 import T5Encoder
 from imagen_jax.types import Params
@@ -49,16 +50,30 @@ def load_weights(
     Raises:
       InputError: files are missing, damaged or pickles; tensors are missing, unknown, or of other shapes than
         config.json says.
+      NotFiniteError: a weight is infinite or not a number, as it is stored or in `dtype`.
     """
     flat: dict[ParamPath, jax.Array] = {}
 
     def put(path: ParamPath, tensor: np.ndarray) -> None:
         kind = dtype if path[-1] == "kernel" or path[0] == "shared" else jnp.float32
         array = tensor.T if path[-1] == "kernel" else tensor  # torch keeps a kernel as [out, in]
-        flat[path] = jax.device_put(array.astype(kind), sharding(path)).block_until_ready()
+        with np.errstate(over="ignore"):  # said below
+            array = array.astype(kind)
+        if not np.isfinite(array).all():
+            _raise_not_finite(folder, transformers_name(path), tensor, jnp.dtype(kind).name)
+        flat[path] = jax.device_put(array, sharding(path)).block_until_ready()
 
     digest = _read(folder, model, put)
     return unflatten_dict(flat), digest
+
+
+def _raise_not_finite(folder: Path, name: str, stored: np.ndarray, dtype: str) -> None:
+    if np.isfinite(stored).all():
+        raise NotFiniteError(
+            f'text encoder "{folder}": {name} is too large for {dtype} and becomes infinite; use float32 '
+            "(--encoder_dtype=float32)"
+        )
+    raise NotFiniteError(f'text encoder "{folder}": {name} holds infinities or NaN; fetch its weights again')
 
 
 def hash_weights(folder: Path, model: T5Encoder) -> str:

@@ -3,21 +3,30 @@
 T5's special ids: pad 0, end of sentence 1, unknown 2, no beginning of sentence (arXiv 1910.10683).
 """
 
+import base64
+import binascii
 import io
+import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from absl import logging
 
 from imagen_jax.errors import InputError
+from imagen_jax.files import parse_json, read_bytes
 
 PAD_ID = 0
 EOS_ID = 1
 # The first that is there is read. The libraries that wrote them read them: what transformers makes of a `spiece.model`
 # is right for T5's own vocabulary, but has no byte fallback, which mT5's and umT5's have.
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
+# The largest published ones have 5 and 17 MB; parsed, a file takes some ten times as much memory.
+_MAX_BYTES = 64 * 2**20
+# Of a caption; a page of text has 500 tokens.
+_MAX_LENGTH = 2**16
 
 
 class Tokenizer:
@@ -41,16 +50,22 @@ class Tokenizer:
         Raises:
           InputError: `max_length` is too small, or the folder has no readable tokenizer.
         """
+        if isinstance(max_length, bool) or not isinstance(max_length, numbers.Integral) or max_length > _MAX_LENGTH:
+            raise InputError(f"max_length is {max_length!r:.40}; expected a whole number, {_MAX_LENGTH:,} at most")
         if max_length < 2:
             raise InputError(f"max_length is {max_length}; expected at least 2 (one token and the end of sentence)")
         self.path = find_tokenizer(Path(folder))
-        self.max_length = max_length
+        self.max_length = int(max_length)
+        self._below = 2**31
         read = _read_spiece if self.path.name == TOKENIZER_FILES[0] else _read_json
+        data = read_bytes(self.path, expected="a tokenizer", max_bytes=_MAX_BYTES)
         try:
-            self._encode, self.vocab_size = read(self.path)
-        except Exception as e:  # of every class, and without one for a damaged file
-            reason = " ".join(str(e).split())[:200] or type(e).__name__
-            raise InputError(f'"{self.path}" is no readable tokenizer ({reason}); fetch it again') from e
+            self._read = read(data)
+        except InputError:
+            raise
+        except BaseException as error:  # of every class, and without one for a damaged file; Rust's panics, too
+            _raise_unreadable(self.path, error)
+        self.vocab_size = self._read.vocab_size
 
     def __call__(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokenizes; warns with the number of captions that were cut to `max_length`.
@@ -63,7 +78,8 @@ class Tokenizer:
           mask: [B,max_length] bool, True = a real token, the end of sentence included.
 
         Raises:
-          InputError: no captions, something that isn't a string, or a string that is not valid Unicode.
+          InputError: no captions, something that isn't a string, or a string that is not valid Unicode; an id beyond
+            the vocabulary that the folder's config.json states (`check_ids_below`).
         """
         check_captions(captions)
         rows = self._encode(list(captions))
@@ -73,6 +89,11 @@ class Tokenizer:
         for i, row in enumerate(rows):
             num_cut += len(row) >= self.max_length
             row = [*row[: self.max_length - 1], EOS_ID]
+            if max(row) >= self._below:
+                raise InputError(
+                    f'"{self.path}" gives caption {i} ({captions[i][:40]!r}) the token id {max(row)}, beyond the '
+                    f"vocab_size of {self._below} in config.json; the files belong to different encoders"
+                )
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         if num_cut:
@@ -80,6 +101,27 @@ class Tokenizer:
                 "%d of %d captions are longer than %d tokens and were cut", num_cut, len(rows), self.max_length
             )
         return ids, mask
+
+    def check_ids_below(self, vocab_size: int) -> None:
+        """Has every id from `vocab_size` on be an error when it is produced; XLA would read another one's embedding."""
+        self._below = min(self._below, vocab_size)
+
+    def is_unknown(self, words: Sequence[str]) -> list[bool]:
+        """Returns for each word whether the vocabulary has no piece for a part of it: it is unknown, or bare bytes."""
+        return [any(id in self._read.unknown_ids for id in row) for row in self._encode(list(words))]
+
+    def _encode(self, captions: list[str]) -> list[list[int]]:
+        try:
+            return self._read.encode(captions)
+        except BaseException as error:
+            _raise_unreadable(self.path, error)
+
+
+def _raise_unreadable(path: Path, error: BaseException) -> NoReturn:
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+        raise error
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    raise InputError(f'"{path}" is no readable tokenizer ({reason}); fetch it again') from error
 
 
 def find_tokenizer(folder: Path) -> Path:
@@ -96,28 +138,69 @@ def find_tokenizer(folder: Path) -> Path:
     raise InputError(f'"{folder}" has no tokenizer: expected {" or ".join(TOKENIZER_FILES)}{hint}')
 
 
-# Captions -> ids without the end of sentence; and the number of ids.
-_Reader = tuple[Callable[[list[str]], list[list[int]]], int]
+class _Reader(NamedTuple):
+    """A library's tokenizer.
+
+    Attributes:
+      encode: captions -> ids without the end of sentence.
+      vocab_size: number of ids.
+      unknown_ids: those of no piece: unknown, and bare bytes.
+    """
+
+    encode: Callable[[list[str]], list[list[int]]]
+    vocab_size: int
+    unknown_ids: frozenset[int]
 
 
-def _read_spiece(path: Path) -> _Reader:
+def _read_spiece(data: bytes) -> _Reader:
     import sentencepiece
 
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-    return lambda captions: pieces.encode(captions), pieces.vocab_size()
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=data)
+    count = pieces.vocab_size()
+    unknown = frozenset(id for id in range(count) if pieces.is_unknown(id) or pieces.is_byte(id))
+    return _Reader(lambda captions: pieces.encode(captions), count, unknown)
 
 
-def _read_json(path: Path) -> _Reader:
+def _read_json(data: bytes) -> _Reader:
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    description = parse_json(data, where="tokenizer.json", expected="a tokenizer, as the tokenizers library writes it")
+    if not isinstance(description, dict):
+        raise ValueError("no JSON object")
+    _check_charsmaps(description)
+    tokenizer = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
 
     def encode(captions: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(captions, add_special_tokens=False)]
 
-    return encode, tokenizer.get_vocab_size(with_added_tokens=False)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    names = {f"<0x{byte:02X}>" for byte in range(256)} | {"<unk>"}
+    unknown = frozenset(vocabulary[name] for name in names if name in vocabulary)
+    return _Reader(encode, tokenizer.get_vocab_size(with_added_tokens=False), unknown)
+
+
+def _check_charsmaps(description: dict[str, Any]) -> None:
+    """Checks normalisers as SentencePiece compiles them; the library panics at a damaged one, and prints that it does.
+
+    Raises:
+      ValueError: one is damaged.
+    """
+    normalizer = description.get("normalizer")
+    each = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+    for part in [normalizer, *(each if isinstance(each, list) else [])]:
+        if not isinstance(part, dict) or part.get("type") != "Precompiled":
+            continue
+        try:
+            charsmap = base64.b64decode(part.get("precompiled_charsmap") or "", validate=True)
+        except (TypeError, ValueError, binascii.Error):
+            raise ValueError("its normalizer is damaged") from None
+        # The length of a table in bytes, the table, and texts.
+        table = int.from_bytes(charsmap[:4], "little")
+        if len(charsmap) < 4 or table % 4 or 4 + table > len(charsmap):
+            raise ValueError("its normalizer is damaged")
+        charsmap[4 + table :].decode("utf-8")
 
 
 def check_captions(captions: Sequence[str]) -> None:

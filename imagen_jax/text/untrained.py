@@ -3,19 +3,18 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from imagen_jax.errors import InputError
-from imagen_jax.files import write_bytes
+from imagen_jax.files import user_path, write_bytes
 from imagen_jax.text.t5 import T5Encoder
+from imagen_jax.text.t5_config import SEED_KEY
 from imagen_jax.text.tokenizer import count_pieces, train_vocabulary
+from imagen_jax.text.words import WORDS_FILE, list_words
 from imagen_jax.types import Params
-
-_SEED_KEY = "imagen_jax_untrained_seed"
 
 
 def write_untrained_encoder(
@@ -51,7 +50,7 @@ def write_untrained_encoder(
     config = {
         "model_type": "t5",
         "architectures": ["UntrainedT5EncoderModel"],
-        _SEED_KEY: seed,
+        SEED_KEY: seed,
         "vocab_size": count_pieces(spiece_model),
         "d_model": d_model,
         "d_kv": d_model // num_heads,
@@ -65,9 +64,10 @@ def write_untrained_encoder(
     }
     files = {
         "spiece.model": spiece_model,
+        WORDS_FILE: list_words(captions),
         "config.json": _json_bytes(config),  # last: a folder with a config is complete
     }
-    folder = Path(out_folder)
+    folder = user_path(out_folder)
     for name, data in files.items():
         path = folder / name
         if path.exists() and path.read_bytes() != data:
@@ -78,8 +78,8 @@ def write_untrained_encoder(
 
 def untrained_seed(config: Mapping[str, Any]) -> int | None:
     """What the weights of an encoder with this config.json are drawn from; None: they are in files."""
-    seed = config.get(_SEED_KEY)
-    return seed if isinstance(seed, int) else None
+    seed = config.get(SEED_KEY)
+    return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def draw_params(model: T5Encoder, seed: int) -> Params:

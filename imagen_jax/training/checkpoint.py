@@ -116,8 +116,8 @@ class Checkpointer:
                 # A bad block is damage; a disk that isn't there at all says nothing about the checkpoint.
                 if failure and not failure.startswith(os.strerror(errno.EIO)):
                     raise StorageError(
-                        f'can\'t read the checkpoint of step {step} in "{self._folder}": {failure}; mount it again, and '
-                        "run the same command again"
+                        f'can\'t read the checkpoint of step {step} in "{self._folder}": {failure}; mount it again, '
+                        "and run the same command again"
                     ) from error
             # The digests are computed by all hosts together, so each must have read its part.
             reason = next(filter(None, hosts.gather(reason)), "")

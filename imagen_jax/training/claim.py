@@ -61,8 +61,8 @@ class Claim:
                 owner = b""
                 if not self._workdir.is_dir():
                     raise StorageError(
-                        f'"{self._workdir}" is gone; mount it again, and run the same command again: it goes on from the '
-                        "last whole checkpoint"
+                        f'"{self._workdir}" is gone; mount it again, and run the same command again: it goes on from '
+                        "the last whole checkpoint"
                     ) from None
             except IsADirectoryError:
                 owner = b"a folder"
@@ -70,7 +70,8 @@ class Claim:
             return
         if owner and not re.fullmatch(rb"[0-9a-f]{32}", owner):
             raise InputError(
-                f'"{self._owner}", which says whose the workdir is, is damaged; remove it, and run the same command again'
+                f'"{self._owner}", which says whose the workdir is, is damaged; remove it, and run the same command '
+                "again"
             )
         raise InputError(
             f'another run has taken over "{self._workdir}" since this one started, which writes no more; give each '

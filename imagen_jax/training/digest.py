@@ -57,7 +57,7 @@ def _sum(x: jax.Array, *, version: int) -> jax.Array:
     # From one iota an axis, not from a reshaped one: each device computes the places of its own part.
     strides = np.cumprod([1, *bits.shape[:0:-1]], dtype=np.uint64)[::-1].astype(np.uint32) if bits.ndim else []
     iota = partial(jax.lax.broadcasted_iota, jnp.uint32, bits.shape)
-    place = sum((iota(axis) * stride for axis, stride in enumerate(strides)), jnp.uint32(0))
+    place = sum((iota(axis) * stride for axis, stride in enumerate(strides)), jnp.zeros((), jnp.uint32))
     return jnp.sum(_HASHES[version](bits, place), dtype=jnp.uint32)
 
 

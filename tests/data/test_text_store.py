@@ -253,3 +253,41 @@ def test_of_a_damaged_shard_the_remedy_works_and_makes_only_that_one(path, damag
 def test_a_manifest_of_no_store_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(MANIFEST, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"count": 10**12},
+        {"count": 10**400},
+        {"count": 10**10, "shard_size": 1},
+        {"width": 10**12},
+        {"width": True},
+        {"max_length": 5.0},
+        {"shard_size": "3"},
+        {"encoder_name": ["x"]},
+        {"source_spec": "\ud800"},
+        {"dtype": {}},
+        {"format_version": "2"},
+    ],
+)
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.partial.json"])
+def test_a_field_of_another_type_or_size_is_one_error(path, changes, name):
+    change_manifest(path, **changes)
+    (path / "manifest.json").rename(path / name)
+    with pytest.raises(InputError, match=r"is damaged.*make it again") as error:
+        TextStore(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("where", [IN_MEMORY, ON_DISK])
+@pytest.mark.parametrize("changes", [{"width": WIDTH - 1}, {"width": 2 * WIDTH}, {"max_length": 2}])
+def test_records_that_do_not_fit_the_manifest_are_an_error(path, where, changes):
+    change_manifest(path, **changes)
+    with pytest.raises(InputError, match=r"is damaged.*a record has \d+ bytes; expected 1 to"):
+        [TextStore(path, **where)[i] for i in range(7)]
+
+
+def test_a_store_is_found_in_the_home_folder(path, monkeypatch):
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert len(TextStore(f"~/{path.name}")) == 7

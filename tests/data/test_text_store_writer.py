@@ -3,7 +3,10 @@
 import concurrent.futures
 import dataclasses
 import json
+import os
+import resource
 import shutil
+import stat
 import threading
 
 import ml_dtypes
@@ -12,7 +15,7 @@ import pytest
 
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.data.text_store_writer import Progress, write_text_store
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, StorageError
 from tests.text_stores import LENGTHS, MANIFEST, WIDTH, contents, embeddings, encode
 
 SPANS = [(0, 3), (3, 6), (6, 7)]  # of the three shards
@@ -249,3 +252,28 @@ def test_a_wrong_number_of_embeddings_is_refused(tmp_path, difference, count):
     with pytest.raises(ValueError, match=f"{count} embeddings for the 3 examples from 0 on"):
         write_text_store(tmp_path, encode=lambda start, stop: encode(start, stop + difference), manifest=MANIFEST)
     assert set(contents(tmp_path)) == {"manifest.partial.json"}
+
+
+def test_a_full_disk_is_one_error_and_the_next_run_goes_on(tmp_path):
+    out, rng = tmp_path / "store", np.random.default_rng(0)
+    large = [rng.normal(size=(100, 1024)).astype(ml_dtypes.bfloat16) for _ in range(2)]
+    manifest = dataclasses.replace(MANIFEST, width=1024, max_length=100, count=2, shard_size=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # the system's "File too large", at a real write
+    try:
+        with pytest.raises(StorageError, match=r"embeddings-00000-of-00002.*run the same command again"):
+            write_text_store(out, encode=lambda start, stop: large[start:stop], manifest=manifest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in out.iterdir()] == ["manifest.partial.json"]
+    write_text_store(out, encode=lambda start, stop: large[start:stop], manifest=manifest)
+    np.testing.assert_array_equal(TextStore(out)[1], large[1])
+
+
+def test_files_are_readable_as_the_umask_says(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        write_text_store(tmp_path / "store", encode=encode, manifest=MANIFEST)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "store").iterdir()} == {0o640}

@@ -63,3 +63,9 @@ def test_the_discrete_cosine_follows_the_continuous_one_until_its_betas_are_cut(
 def test_an_unknown_schedule_lists_the_choices():
     with pytest.raises(InputError, match=r'unknown schedule "cosin"; choose from: cosine.*Did you mean "cosine"'):
         make_schedule("cosin", image_size=64)
+
+
+@pytest.mark.parametrize("image_size", [0, -64, 64.0, None, "64", 10**9])
+def test_a_size_that_no_image_has_is_refused(image_size):
+    with pytest.raises(InputError, match="image_size must be a whole number from 1 to 8,192"):
+        make_schedule("cosine", image_size=image_size)

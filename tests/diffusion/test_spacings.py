@@ -66,3 +66,15 @@ def test_times_that_do_not_fall_from_1_to_0_are_an_error(times):
 def test_an_unknown_spacing_lists_the_choices():
     with pytest.raises(InputError, match=r'unknown step spacing "karas".*uniform.*Did you mean "karras"'):
         noise_levels(cosine, num_steps=2, spacing="karas")
+
+
+@pytest.mark.parametrize("num_steps", [0, -1, 4.5, 10**30, True, "8", None])
+def test_a_number_of_steps_that_is_none_is_refused(num_steps):
+    with pytest.raises(InputError, match="num_steps must be a whole number from 1 to 100,000"):
+        noise_levels(cosine, num_steps=num_steps)
+
+
+@pytest.mark.parametrize("times", ["1,0.5", ("1", "0.5"), (1, None), (1, [0.5])])
+def test_times_that_are_no_numbers_are_refused(times):
+    with pytest.raises(InputError, match=r"times must be a tuple of numbers, such as \(1, 0.7, 0.4, 0.1\)"):
+        noise_levels(cosine, num_steps=4, times=times)

@@ -253,7 +253,7 @@ def add_a_tensor(folder):
         ),
         (lambda folder: edit_config(folder, model_type="siglip"), "model_type 'siglip'; expected \"clip\""),
         (lambda folder: edit_config(folder, "text_config", hidden_act="relu"), 'hidden_act .* "relu".* gelu, quick'),
-        (lambda folder: edit_config(folder, "text_config", hidden_size="a"), "hidden_size 'a'; expected a positive"),
+        (lambda folder: edit_config(folder, "text_config", hidden_size="a"), "hidden_size 'a'; expected a number"),
         (lambda folder: edit_config(folder, "text_config", num_attention_heads=5), "num_attention_heads 5 do not divi"),
         (lambda folder: edit_config(folder, "vision_config", num_channels=1), "num_channels 1; expected 3"),
         (lambda folder: edit_config(folder, vision_config=None), "vision_config None; expected an object"),

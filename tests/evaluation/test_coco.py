@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.prompts import coco as module
 from imagen_jax.evaluation.prompts.coco import read_coco
 
 
@@ -74,11 +75,13 @@ def test_fewer_are_the_first_of_more(file, reading):
     assert more.ids[:7] == fewer.ids
 
 
-def test_an_image_may_have_no_caption(tmp_path):
+def test_an_image_may_have_no_caption_and_that_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
     content = coco()
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != 34]
     file = write(tmp_path / "a.json", content)
     assert len(read_coco(file, reading="images", count=19, seed=0)) == 19
+    assert "1 of 20 images have no caption" in caplog.text
 
 
 def broken(**change):
@@ -97,6 +100,11 @@ def broken(**change):
         (broken(caption=None), r'annotations\[7\] has no "caption"'),
         (broken(image_id=5), 'of image 5, which isn\'t among "images"'),
         (broken(id=1017), "caption 1017 is there twice"),
+        (broken(id=True), r'annotations\[7\] has no "id"'),
+        (broken(id=2**80), r'annotations\[7\] has no "id"'),
+        (broken(id=-1), r'annotations\[7\] has no "id"'),
+        (broken(caption="\ud800"), r'annotations\[7\] has no "caption"'),
+        ({"images": [{"id": {"id": 1}}], "annotations": [{}]}, r'images\[0\] has no "id"'),
         ({"images": [{"file_name": "a.jpg"}], "annotations": [{}]}, r'images\[0\] has no "id"'),
         ({"images": ["x"], "annotations": [{}]}, r'images\[0\] has no "(id|file_name)"'),
     ],
@@ -116,10 +124,17 @@ def test_files_that_are_no_json(tmp_path):
             read_coco(path, reading="captions", seed=0)
 
 
+def test_a_file_larger_than_any_of_cocos_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_BYTES", 100)
+    with pytest.raises(InputError, match="more than the 100 that are read"):
+        read_coco(write(tmp_path / "a.json", coco()), reading="captions", count=1, seed=0)
+
+
 def test_no_more_than_there_are_can_be_drawn(file):
     for reading, there in (("captions", 100), ("images", 20)):
         for count in (there + 1, 0):
-            with pytest.raises(InputError, match=rf"{count} {reading} asked of .* expected 1 to {there}"):
+            said = rf"{count} {reading} asked of .* expected 1 to {there}" if count else "count is 0; expected a whole"
+            with pytest.raises(InputError, match=said):
                 read_coco(file, reading=reading, count=count, seed=0)
     with pytest.raises(InputError, match='unknown reading "both"'):
         read_coco(file, reading="both", count=1, seed=0)

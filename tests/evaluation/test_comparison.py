@@ -1,11 +1,14 @@
+import errno
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 
-from imagen_jax.errors import InputError
-from imagen_jax.evaluation.pages.comparison import QUESTIONS, read_key, read_votes, write_comparison
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.evaluation.pages.comparison import QUESTIONS, read_key, write_comparison
 from imagen_jax.evaluation.pages.run_folder import image_paths
 from tests.evaluation.runs import CATEGORIES, NASTY, prompt_list, write_images
 
@@ -85,32 +88,52 @@ def test_sets_are_shown_in_full_rows(runs, tmp_path, count, columns):
     assert data_of(page)["columns"] == columns
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"votes": {}}, "votes of comparison None"),
-        ({"comparison": "0123", "votes": {}}, "votes of comparison 0123, and the key is of"),
-        ({}, "doesn't give"),
-        ({"votes": []}, "doesn't give"),
-        ({"votes": {"99": {"fidelity": "left"}}}, "doesn't give"),
-        ({"votes": {"1": {"beauty": "left"}}}, "doesn't give"),
-        ({"votes": {"1": {"fidelity": "secret_a"}}}, "doesn't give"),
-        ({"votes": {"1": "left"}}, "doesn't give"),
-    ],
-)
-def test_votes_that_the_page_can_t_have_given_are_refused(runs, tmp_path, content, message):
-    write_comparison(tmp_path / "out", prompt_list(), runs, seed=0)
-    key = read_key(tmp_path / "out")
-    path = tmp_path / "votes.json"
-    own = {} if "of comparison" in message else {"comparison": key.comparison}
-    path.write_text(json.dumps(own | content), "utf-8")
-    with pytest.raises(InputError, match=message):
-        read_votes(path, key)
-
-
 def test_a_folder_without_a_key_or_with_a_damaged_one(tmp_path):
     for text in (None, "{", "{}", '{"labels": ["a"]}'):
         if text is not None:
             (tmp_path / "key.json").write_text(text)
         with pytest.raises(InputError, match=r"key\.json"):
             read_key(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": ["a", "b", "c"]}, "labels is"),
+        ({"labels": [1, 2]}, "labels is"),
+        ({"comparison": None}, "comparison is None; expected a text"),
+        ({"prompts": {}}, "prompts is {}; expected a list"),
+        ({"prompts": [{"id": "1", "left": 2, "category": ""}]}, "left is 2; expected a whole number from 0 to 1"),
+        ({"prompts": [{"id": "1", "left": True, "category": ""}]}, "left is True"),
+        ({"prompts": [{"id": "1", "left": 0, "category": ""}] * 2}, "an id is there twice"),
+        ({"prompts": [3]}, "3 in place of an object with id"),
+    ],
+)
+def test_a_key_with_other_values_than_it_is_written_with_is_refused(tmp_path, changes, message):
+    key = {"comparison": "a", "labels": ["a", "b"], "prompts": [{"id": "1", "left": 0, "category": ""}]}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    read_key(tmp_path)
+    (tmp_path / "key.json").write_text(json.dumps(key | changes))
+    with pytest.raises(InputError, match=message):
+        read_key(tmp_path)
+
+
+def test_a_folder_of_something_else_is_left_alone(runs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"something else than a comparison, such as thesis\.txt"):
+        write_comparison(out, prompt_list(), runs, seed=0)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(runs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            write_comparison(tmp_path / "out", prompt_list(), runs, seed=0)
+    assert write_comparison(tmp_path / "out", prompt_list(), runs, seed=0).is_file()

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 from typing import Any
 
 import jax
@@ -6,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.errors import InputError
+from imagen_jax import files
+from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.evaluation.base import Samples
 from imagen_jax.evaluation.feature_metrics import FeatureMetrics, features_of
 from imagen_jax.evaluation.features import FeatureExtractor, FeatureId, FeatureName
@@ -72,7 +74,7 @@ def test_scores_need_no_distance(extractor, reference):
 def test_resamples_are_as_many_as_asked_for(extractor, reference):
     real = reference.features(extractor)
     none = FeatureMetrics(extractor, real, ["fd"], num_resamples=0)(SAMPLES)["fd_toy"]
-    some = FeatureMetrics(extractor, real, ["fd"], num_resamples=5)(SAMPLES)["fd_toy"]
+    some = FeatureMetrics(extractor, real, ["fd"], num_resamples=10)(SAMPLES)["fd_toy"]
     assert none.low is None and some.low is not None
     assert none.value == some.value
 
@@ -120,6 +122,51 @@ def test_a_references_features_are_computed_once(extractor, reference, monkeypat
     np.testing.assert_array_equal(again.covariance, first.covariance)
     with pytest.raises(pytest.fail.Exception):
         Reference(ArrayImages(FAKE), cache=reference._cache).features(extractor)
+
+
+def test_features_that_are_kept_but_damaged_are_computed_again_with_one_line(extractor, reference, caplog):
+    first = reference.features(extractor)
+    (kept,) = reference._cache.iterdir()
+    valid = kept.read_bytes()
+    for damaged in (b"", valid[:500], valid[:-300] + b"x" * 300):
+        kept.write_bytes(damaged)
+        caplog.clear()
+        np.testing.assert_array_equal(reference.features(extractor).rows, first.rows)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "can't be used, and are computed again" in caplog.text and kept.name in caplog.text
+        assert kept.read_bytes() == valid
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EROFS, "Read-only file system"), PermissionError(13, "Permission denied")]
+)
+def test_features_that_can_t_be_kept_are_measured_all_the_same(extractor, reference, monkeypatch, caplog, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    assert reference.features(extractor).count == len(REAL)
+    assert f'features are not kept in "{reference._cache}"' in caplog.text and error.strerror in caplog.text
+    monkeypatch.undo()
+    (reference._cache / f"toy_{reference.fingerprint[:16]}.npz").mkdir(parents=True)
+    assert reference.features(extractor).count == len(REAL)
+
+
+@pytest.mark.parametrize(("broken", "what"), [(REAL[:1], "images of the reference"), (FAKE[:1], "samples")])
+def test_features_that_are_not_finite_name_network_and_images(tmp_path, broken, what):
+    def apply_broken(params, images):
+        found = apply(params, images)
+        same = (jnp.asarray(images)[:, :2, :2] == broken).reshape(len(images), -1).all(axis=1)
+        return found | {"pixels": jnp.where(same[:, None], jnp.nan, found["pixels"])}
+
+    ids = {tap: FeatureId("toy", tap, "", "12345678" * 8) for tap in ("pixels", "logits_unbiased")}
+    kernel = np.eye(12, 4, dtype=np.float32)
+    damaged = FeatureExtractor(apply_broken, {"kernel": kernel}, ids, name=FeatureName("toy"), batch_size=16)
+    reference = Reference(ArrayImages(REAL), cache=tmp_path / "cache")
+    with pytest.raises(
+        NotFiniteError, match=rf"features of toy \(pixels\) are not finite for 1 of 40 {what}, the first"
+    ):
+        FeatureMetrics(damaged, reference.features(damaged), ["fd"])(SAMPLES)
 
 
 def test_few_images_are_said_to_be_few(extractor, reference):

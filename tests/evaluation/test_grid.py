@@ -3,12 +3,17 @@ import pytest
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sweeps.grid import make_points
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.shared_flags import times
 
 OWN = [
     SamplingSettings(guidance_weight=weight, aug_level=level) for weight, level in ((2.0, 0.0), (3.0, 0.1), (4.0, 0.2))
 ]
-PARSE = {"guidance": float, "steps": int, "aug_level": float, "sampler": str, "guidance_interval": times}
+
+
+def colons(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(":"))
+
+
+PARSE = {"guidance": float, "steps": int, "aug_level": float, "sampler": str, "guidance_interval": colons}
 
 
 def test_without_settings_there_is_one_point():
@@ -49,8 +54,24 @@ def test_labels_leave_out_what_all_points_share():
         ({"guidance": ["1/2"]}, "2 values; expected one, or one for each of 3"),
         ({"guidance": ["1", "2", "1"]}, "--guidance=1,2,1: expected values that are all different"),
         ({"steps": ["1.5"]}, '"1.5" can'),
+        ({"guidance": ["1", "1.0"]}, "--guidance=1,1.0: expected values that are all different"),
+        ({"guidance": ["3", "3/3/3", "3/3.0/3"]}, "expected values that are all different"),
+        ({"guidance": []}, "--guidance=: expected values separated by commas"),
+        ({"guidance": ["1", ""]}, "--guidance=1,: expected values separated by commas, none of them empty"),
+        ({"guidance": list(map(str, range(101))), "steps": list(map(str, range(1, 101)))}, "10,100 combinations"),
     ],
 )
 def test_bad_values_are_named(given, message):
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         make_points(given, PARSE, OWN)
+
+
+def test_spaces_are_no_part_of_a_value():
+    points = make_points({"guidance": [" 1", "3 / 1 / 1"]}, PARSE, OWN)
+    assert [point.name for point in points] == ["guidance=1", "guidance=3_1_1"]
+
+
+def test_names_fit_into_a_file_system_and_stay_apart():
+    values = [":".join(["1", *(f"0.{k}{n}" for n in range(100)), "0"]) for k in (8, 9)]
+    points = make_points({"guidance_interval": values}, PARSE, OWN)
+    assert all(len(point.name) <= 200 for point in points) and len({point.name for point in points}) == 2

@@ -1,7 +1,9 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
+from absl import logging
 from PIL import Image
 
 from imagen_jax.errors import InputError
@@ -90,3 +92,27 @@ def test_images_of_any_size_can_be_cropped_to_one(tmp_path):
         np.testing.assert_allclose(image, expected, atol=0.51)
     assert ImageFolder(tmp_path, crop_to=8).fingerprint != folder.fingerprint
     np.testing.assert_array_equal(list(folder.read(range(1, 2))), found[1:])
+
+
+def test_linked_folders_and_every_format_are_read_and_the_rest_is_said(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda message, *args: lines.append(message % args))
+    root = tmp_path / "root"
+    for name in ("a.png", ".hidden/b.png", "c.tiff", "d.bmp"):
+        save(root / name)
+    save(tmp_path / "elsewhere" / "e.gif")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "f.heic").write_bytes(b"")
+    os.mkfifo(root / "pipe.png")
+    folder = ImageFolder(root)
+    assert len(read(folder)) == len(folder) == 4
+    assert lines == [
+        f'"{root}": left out 3 items: 1 hidden file (".hidden/b.png"), 1 format that is not read ("f.heic"), '
+        '1 pipe, socket or device ("pipe.png"); 4 images are used'
+    ]
+
+
+def test_files_that_are_given_are_the_images_and_nothing_else_is_looked_for(tmp_path):
+    images = [save(tmp_path / name) for name in ("b.png", "a.png", "c.png")]
+    folder = ImageFolder(tmp_path, files=[tmp_path / "b.png", tmp_path / "a.png"])
+    np.testing.assert_array_equal(read(folder), images[:2])

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation import npz
 from imagen_jax.evaluation.inception import weights as inception_weights
 from imagen_jax.evaluation.inception.weights import is_published, load_inception, tensor_shapes
 from tests.evaluation.torch_files import TorchWriter, random_tensors
@@ -107,3 +108,37 @@ def test_missing_files_and_unknown_formats_are_refused(tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"x")
     with pytest.raises(InputError, match=r"\.h5.*expected \.pth"):
         load_inception(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("fc.bias", np.nan), ("a.conv.weight", np.inf), ("a.bn.running_var", -1.0)]
+)
+def test_weights_that_make_no_numbers_are_refused_by_name(tmp_path, monkeypatch, suffix, name, value):
+    shapes = SHAPES | {f"a.{part}": (2,) for part in ("bn.weight", "bn.running_mean", "bn.running_var")}
+    monkeypatch.setattr(inception_weights, "tensor_shapes", lambda: shapes)
+    tensors = {key: np.ones(shape, np.float32) for key, shape in shapes.items()}
+    tensors[name] = np.full(shapes[name], value, np.float32)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".npz":
+        np.savez(path, allow_pickle=False, **tensors)
+    elif suffix == ".pth":
+        TorchWriter(monkeypatch).save(path, tensors)
+    else:
+        save_file(tensors, path)
+    with pytest.raises(InputError, match=f"not finite, or negative variances, in 1 tensors, for example {name}"):
+        load_inception(path)
+
+
+def test_the_numbers_of_another_network_are_not_read(small_network, tmp_path, monkeypatch):
+    np.savez(tmp_path / "large.npz", allow_pickle=False, **SMALL, other=np.ones(10))
+    monkeypatch.setattr(npz, "_read", lambda *_: pytest.fail("read"))
+    with pytest.raises(InputError, match="1 unknown"):
+        load_inception(tmp_path / "large.npz")
+
+
+def test_numbers_that_are_no_floats_are_another_type_in_any_file(small_network, tmp_path):
+    objects = {"fc.bias": np.asarray([None] * 5, object)}
+    np.savez(tmp_path / "w.npz", allow_pickle=True, **(SMALL | objects))
+    with pytest.raises(InputError, match=r"of another shape or type \(fc\.bias"):
+        load_inception(tmp_path / "w.npz")

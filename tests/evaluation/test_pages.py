@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from imagen_jax.evaluation.pages import sample_page as pages
 from imagen_jax.evaluation.pages.run_folder import image_paths
 from imagen_jax.evaluation.pages.sample_page import write_page
+from imagen_jax.evaluation.sweeps.report import show
 from tests.evaluation.runs import CATEGORIES, NASTY, prompt_list, write_images
 
 
@@ -59,7 +61,19 @@ def test_prompts_are_shown_as_they_are_whatever_they_say(page):
 
 def test_a_page_says_what_the_prompts_are(page):
     found = Found(page)
-    assert {"drawbench, 6", prompt_list().sha256} < set(found.texts["dd"])
+    assert {"drawbench, 6", prompt_list().sha256[:12]} < set(found.texts["dd"])
+
+
+def test_a_page_says_every_setting_of_every_stage_and_the_beginnings_of_hashes(tmp_path):
+    run = write_images(tmp_path)
+    stages = {"8": {"guidance_weight": 3.0, "times": (), "sampler": "ddpm"}, "16": {"guidance_weight": 1.0}}
+    about = {"cascade_sha256": "ab" * 32, "seed": 5, "settings": stages, "prompts": "drawbench"}
+    show(tmp_path, dataclasses.replace(run, settings=about))
+    found = Found(tmp_path / "index.html")
+    shown = dict(zip(found.texts["dt"], found.texts["dd"], strict=True))
+    assert shown["cascade_sha256"] == "ab" * 6 and shown["seed"] == "5"
+    assert shown["8 px"] == "guidance_weight 3.0, times none, sampler ddpm"
+    assert shown["16 px"] == "guidance_weight 1.0"
 
 
 def test_every_picture_is_there_once_below_its_prompt_and_loaded_when_needed(page):

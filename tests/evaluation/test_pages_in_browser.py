@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from imagen_jax.evaluation.pages.comparison import read_key, read_votes, write_comparison
+from imagen_jax.evaluation.pages.comparison import read_key, write_comparison
 from imagen_jax.evaluation.pages.run_folder import image_paths
 from imagen_jax.evaluation.pages.sample_page import write_page
+from imagen_jax.evaluation.pages.vote_files import once_each, read_votes
 from imagen_jax.evaluation.pages.votes import count_votes
 from tests.evaluation.browser import needs_browser, open_browser
 from tests.evaluation.runs import NASTY, prompt_list, write_images
@@ -95,12 +96,19 @@ def test_votes_by_click_and_key_are_kept_downloaded_and_counted(comparison, fold
     file = tab.download("#download", tmp_path)
     assert file.name == "votes.json"
     key = read_key(folder / "out")
-    votes = read_votes(file, key)
+    read = read_votes(file, key)
+    votes = read.answers
     assert votes == {
         "1": {"fidelity": "right", "alignment": "tie"},
         "2": {"fidelity": "right", "alignment": "tie"},
         "4": {"alignment": "left"},
     }
+    assert len(read.rater) == 16 and read.time > 1.7e12
+    tab.press("ArrowLeft")
+    (tmp_path / "again").mkdir()
+    again = read_votes(tab.download("#download", tmp_path / "again"), key)
+    assert again.rater == read.rater and again.time > read.time
+    assert once_each([again, read])[0] == [again]
     right = [1 - key.left[prompt_id] for prompt_id in ("1", "2")]
     fidelity, alignment = (row for row in count_votes(key, [votes]) if row.category == "all")
     assert (fidelity.first, fidelity.ties, fidelity.second) == (right.count(0), 0, right.count(1))
@@ -111,10 +119,10 @@ def test_keys_alone_go_through_all_prompts_to_the_end(comparison):
     comparison.press(*["ArrowLeft", "ArrowRight"] * len(NASTY))
     assert comparison.text("#answered") == "6 answered"
     assert comparison.text("#done").startswith("All prompts are answered")
-    stored = comparison.run("Object.values(localStorage)")
-    assert [json.loads(text) for text in stored] == [
-        {str(number): {"fidelity": "left", "alignment": "right"} for number in range(1, 7)}
-    ]
+    stored = comparison.run("Object.entries(localStorage)")
+    votes = next(text for name, text in stored if not name.endswith(".rater"))
+    assert json.loads(votes) == {str(number): {"fidelity": "left", "alignment": "right"} for number in range(1, 7)}
+    assert len(stored) == 2
 
 
 def test_a_picture_is_enlarged_and_keys_don_t_vote_meanwhile(comparison):
@@ -130,7 +138,9 @@ def test_a_picture_is_enlarged_and_keys_don_t_vote_meanwhile(comparison):
 def test_votes_are_forgotten_when_asked_twice_only(comparison):
     for accept, expected in ((False, "1 answered"), (True, "0 answered")):
         comparison.press("ArrowLeft", "ArrowLeft")
+        rater = comparison.run("rater")
         comparison.accept = accept
         comparison.click("#clear")
+        assert (comparison.run("rater") != rater) == accept  # whoever votes next is another
         assert comparison.text("#answered") == expected
         comparison.press("p")

@@ -26,7 +26,7 @@ def test_drawbench_s_csv_with_quotes_byte_order_mark_and_any_line_ends(tmp_path,
 
 
 def test_further_columns_their_order_and_rows_left_empty_below_change_nothing(tmp_path):
-    plain = read_drawbench(write(tmp_path / "a.csv", "Prompts,Category\na,x\nb,\nc\n"))
+    plain = read_drawbench(write(tmp_path / "a.csv", "Prompts,Category\na,x\nb,\nc,\n"))
     other = read_drawbench(write(tmp_path / "b.csv", "Category,n,Prompts\nx,1,a\n,2,b\n,3,c\n\n,,\n,,\n"))
     assert plain == other
     assert plain.categories == ("x", "", "")
@@ -47,7 +47,15 @@ def test_parti_s_tsv_keeps_quotation_marks(tmp_path):
         ("", "utf-8", "first row is empty"),
         ("Prompts,Category\n", "utf-8", "no rows"),
         ("Prompts,Category\n,\n", "utf-8", "no rows"),
-        ("Prompts,Category\na,x\n ,x\nb,x\n", "utf-8", "row 2 below the columns has no prompt"),
+        ("Prompts,Category\na,x\n ,x\nb,x\n", "utf-8", "line 3: no Prompts; write a prompt"),
+        ("Prompts,Category\na,x\n\nb,x\n", "utf-8", "line 3: no Prompts"),
+        ("Prompts,Category\na,x\nb, c,x\n", "utf-8", r"line 3: 3 fields, and the columns are 2 .*quotation marks"),
+        ('Prompts,Category\n"two\nlines",x\n"a\n\nb",x\nc\n', "utf-8", "line 7: 1 fields, and the columns are 2"),
+        ("Prompts;Category\na;x\n", "utf-8", "separated by semicolons; expected commas"),
+        ("Prompts\tCategory\na\tx\n", "utf-8", "separated by tabs; expected commas"),
+        ("Prompts,Category,Prompts\na,x,b\n", "utf-8", "the column Prompts 2 times"),
+        ("Prompts,Category\na,x\n", "utf-16", "is UTF-16; save it as UTF-8"),
+        ("Prompts,Category\na,x\n", "utf-16-le", "is binary, or UTF-16, at byte 1"),
         ("Prompts,Category\nTür,x\n", "latin-1", r"not UTF-8 \(byte 18\)"),
         ('Prompts,Category\n"a,x\n', "utf-8", "no table that can be read"),
     ],
@@ -55,6 +63,18 @@ def test_parti_s_tsv_keeps_quotation_marks(tmp_path):
 def test_a_file_that_is_something_else_is_one_clear_error(tmp_path, text, encoding, message):
     with pytest.raises(InputError, match=message):
         read_drawbench(write(tmp_path / "a.csv", text, encoding))
+
+
+def test_parti_s_rows_have_as_many_fields_as_columns(tmp_path):
+    for row in ("a\tb", "a\tb\tc\td\te"):
+        path = write(tmp_path / "p.tsv", f"Prompt\tCategory\tChallenge\tNote\nbond\tA\tB\t\n{row}\n")
+        with pytest.raises(InputError, match=r"line 3: \d fields, and the columns are 4 .*a tab in a prompt"):
+            read_parti(path)
+
+
+def test_halves_of_characters_are_no_prompt():
+    with pytest.raises(InputError, match="id 2 is no valid Unicode"):
+        PromptList("a", ("x", "\ud800"), ("", ""), ("1", "2"))
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -53,8 +53,43 @@ def test_the_front_is_what_no_other_point_beats():
 
 def test_the_alignment_that_tells_points_apart_is_drawn():
     assert curve.axes_of(MEASURES) == ("score", "fd_x")
-    assert curve.axes_of([{"fd_x": MEASURES[0]["fd_x"]}]) is None
-    assert curve.axes_of([{"score": MEASURES[0]["score"]}]) is None
+    assert curve.axes_of([{"fd_x": MEASURES[0]["fd_x"]}]) == ("", "fd_x")
+    assert curve.axes_of([{"score": MEASURES[0]["score"]}]) == ("score", "")
+    assert curve.axes_of([{"other": MEASURES[0]["other"]}]) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("fd_x", ("fd_x (less is better)", "null")), ("score", ("score (more is better)", "real images, 0.9"))],
+)
+@pytest.mark.parametrize("labels", [["1", "2", "8", "4"], ["ddpm, 4", "ddpm, 8", "ddim, 4", "ddim, 8"]], ids=len)
+def test_a_distance_or_an_alignment_alone_is_drawn_over_what_is_varied(tmp_path, name, shown, labels):
+    table = report.Table(tmp_path, title="test", varied="sampler, steps")
+    for label, measures in zip(labels, MEASURES, strict=True):
+        one = {name: measures[name], "other": measures["other"]}
+        table.add(report.entry(one, {"point": label}), one, settings={}, label=label)
+    text = (tmp_path / "curve.svg").read_text()
+    for words in (*shown, "sampler, steps", *(() if labels[0] == "1" else labels)):
+        assert words in text
+    assert "Pareto" not in text
+
+
+def test_numbers_are_on_a_scale_and_other_labels_beside_each_other():
+    assert curve._numbers(["1", "2.5", "10"]) == [1.0, 2.5, 10.0]
+    for labels in (["1", "a"], ["1", "1"], ["1", "nan"], ["0.2:0.8"]):
+        assert curve._numbers(labels) is None
+
+
+def test_without_a_distance_or_an_alignment_there_is_a_table_and_no_curve(tmp_path):
+    one = {"other": MEASURES[0]["other"]}
+    report.Table(tmp_path, title="t", varied="").add(report.entry(one, {}), one, settings={}, label="default")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.json"]
+
+
+def test_a_long_note_is_wrapped_to_a_terminal():
+    measure = Measure(1.0, caveats=("few images " * 20,))
+    lines = report.describe({"fd_x": measure}).splitlines()
+    assert len(lines) > 3 and max(map(len, lines)) < 80
 
 
 def test_a_sweep_is_written_with_the_same_bytes_each_time(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.evaluation.base import Samples
+from imagen_jax.evaluation.data_images import Searchable, names_of
 from imagen_jax.evaluation.image_sets import ArrayImages
 from imagen_jax.evaluation.memorisation import Memorisation
 from imagen_jax.evaluation.retrieval import NameAlignment, image_distances, margin
@@ -12,6 +13,10 @@ from imagen_jax.evaluation.retrieval import NameAlignment, image_distances, marg
 def even(*values):
     """Images of 2 px, one grey value each."""
     return np.stack([np.full((2, 2, 3), value, np.uint8) for value in values])
+
+
+class Records(list):
+    spec = "records"
 
 
 def align(samples, names, reference, reference_names):
@@ -30,6 +35,28 @@ def test_distances_are_exact_on_large_bright_images():
     reference = np.full((2, 64, 64, 3), 255, np.uint8)
     reference[0, 0, 0, 0] = 254
     np.testing.assert_array_equal(image_distances(reference, reference), [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("names", "has_names"),
+    [(["a", "b"], True), (["a", None], True), ([None, "a"], False), ([None, None], False), ([7, 7], False)],
+)
+def test_any_data_set_whose_records_have_a_name_says_what_they_show(names, has_names):
+    source: Any = Records(
+        {"image": image, "caption": "c", **({} if name is None else {"name": name})}
+        for image, name in zip(even(1, 2), names, strict=True)
+    )
+    assert names_of(source, [0, 1]) == (names if names == ["a", "b"] else [])
+    assert names_of(source, []) == []
+    search = Searchable(source, image_size=2)
+    assert search.has_names == has_names and len(search) == 2
+    assert search.found[1] == ([name or "" for name in names] if has_names else [])
+
+
+def test_real_images_without_a_name_are_nobody_s_neighbours():
+    with_one = align(even(10), ["a"], even(10, 50, 90), ["", "a", "b"])
+    assert with_one == align(even(10), ["a"], even(50, 90), ["a", "b"])
+    assert with_one["name_accuracy"].value == 1.0
 
 
 @pytest.mark.parametrize(

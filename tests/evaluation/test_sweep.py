@@ -1,14 +1,17 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 
-from imagen_jax.errors import InputError
+from imagen_jax import files
+from imagen_jax.errors import InputError, StorageError
 from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.pages.run_folder import Run, read_run
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.evaluation.sweeps.grid import Point
-from imagen_jax.evaluation.sweeps.sweep import Sweep, describe_status
+from imagen_jax.evaluation.sweeps.sweep import Sweep, describe_status, progress_line
 
 POINTS = [Point(f"guidance={w}", str(w), {"guidance": w}, {"guidance": [w, 1]}) for w in (1, 3)]
 COUNT = 7
@@ -158,3 +161,90 @@ def test_the_status_counts_images_and_results(tmp_path):
     score(sweep, Grey())
     assert "guidance=3: 7 of 7 images, measured" in describe_status(tmp_path)
     assert json.loads((tmp_path / "sweep.json").read_text())["identity"] == IDENTITY
+
+
+DAMAGES = [
+    b"",
+    b"{",
+    b"[]",
+    b"[" * 5000,
+    b'{"made_of": MADE, "measures": {}}',
+    b'{"made_of": MADE, "measures": [["grey"]]}',
+    b'{"made_of": MADE, "measures": [["grey", {"value": 1}]]}',
+    b'{"made_of": MADE, "measures": [["grey", FIELDS]]}'.replace(b"FIELDS", b'{"value": "x", "kind": "", "low": null}'),
+    b'{"made_of": MADE}',
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_result_is_measured_again_with_one_line(tmp_path, caplog, damage):
+    sweep, metric = make(tmp_path), Grey()
+    sample(sweep, Sampler())
+    first = score(sweep, metric)
+    path = sweep.folder(POINTS[0]) / "result.json"
+    valid = path.read_bytes()
+    made_of = json.dumps(json.loads(valid)["made_of"]).encode()
+    path.write_bytes(damage.replace(b"MADE", made_of))
+    caplog.clear()
+    assert score(sweep, metric) == first
+    assert metric.calls == 3
+    assert path.read_bytes() == valid
+    assert len(caplog.records) == 1 and "can't be used, and is measured again" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, {"identity": 3, "points": ["a"], "sizes": [8], "count": 1}])
+def test_a_damaged_record_of_a_sweep_is_one_clear_error(tmp_path, value):
+    (tmp_path / "sweep.json").write_text(json.dumps(value))
+    for use in (lambda: describe_status(tmp_path), lambda: make(tmp_path).begin(IDENTITY)):
+        with pytest.raises(InputError, match=r"sweep\.json.*(damaged|no JSON object)"):
+            use()
+
+
+def test_results_of_images_are_no_sweep_s_folder(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(InputError, match=r"holds results\.json, which is something else than a sweep"):
+        make(tmp_path).begin(IDENTITY)
+
+
+def test_a_disk_that_fills_up_ends_a_sweep_which_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    def everything(out):
+        return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def run(out):
+        sweep = make(out)
+        sweep.begin(IDENTITY)
+        sample(sweep, Sampler())
+        score(sweep, Grey())
+
+    run(tmp_path / "whole")
+    allowed, said = 0, []
+    real = files.os.replace
+    while True:
+        left = allowed
+
+        def replace(source, target):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+            real(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "replace", replace)
+            try:
+                run(tmp_path / "often")
+                break
+            except StorageError as error:
+                said.append(str(error))
+        allowed += 1
+    assert len(said) > 5
+    assert all(text.startswith("can't write \"") and "\n" not in text for text in said)
+    assert everything(tmp_path / "often") == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["default", "guidance=1.35", "sampler=dpmpp_2m," * 12, "\N{SNOWMAN}" * 100])
+def test_progress_fits_into_a_line_of_a_terminal(name):
+    line = progress_line("point 11 of 128", name, "30000 of 30000 images; 1234.5 minutes left")
+    assert len(line) < 80
+    assert line.startswith("point 11 of 128, ") and line.endswith(": 30000 of 30000 images; 1234.5 minutes left")
+    assert name in line or (name[:5] in line and "..." in line and name[-3:] in line)

@@ -82,14 +82,14 @@ class TorchWriter:
             data = [pickle.dumps(part, protocol=2) for part in (MAGIC, PROTOCOL, header)]
             data.append(self._pickle(saved, view=(None,)))
             data.append(pickle.dumps([s.key for s in storages.values()], protocol=2))
-            data += [np.int64(s.array.size).tobytes() + s.array.tobytes() for s in storages.values()]
+            data += [np.int64(s.array.size).tobytes() + s.array.ravel("K").tobytes() for s in storages.values()]
             path.write_bytes(b"".join(data))
         else:
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("weights/data.pkl", self._pickle(saved, view=()))
                 archive.writestr("weights/byteorder", "little")
                 for storage in storages.values():
-                    archive.writestr(f"weights/data/{storage.key}", storage.array.tobytes())
+                    archive.writestr(f"weights/data/{storage.key}", storage.array.ravel("K").tobytes())
                 archive.writestr("weights/version", "3\n")
         return path
 

@@ -7,6 +7,7 @@ A folder holds it: story.json (below), log.jsonl (the arguments of every call) a
 - runs: for each start on a worker where nothing runs, what status shows, look by look: "running" or an exit code.
 - workers: how many.
 - bucket: "absent", "flat" or "hierarchical".
+- lasting: true: what is deleted stays for all that.
 - failing: [words of a command, how often it fails before it works].
 """
 
@@ -15,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# What some versions print around the JSON, on the same stream.
+NEWS = "WARNING: {x} is deprecated\n\nUpdates are available: run\n  $ gcloud components update\n"
 NEW = {"life": -1, "alive": False, "look": 0, "run": -1, "started": False, "shown": 0, "bucket": None, "failed": 0}
 
 
@@ -26,7 +29,17 @@ class Answer(NamedTuple):
     err: str = ""
 
 
-NOT_FOUND = Answer(1, err="ERROR: (gcloud.x.describe) NOT_FOUND: Resource 'projects/p' was not found")
+def _not_found(argv: list[str], kind: str) -> Answer:
+    """As gcloud says that a resource doesn't exist, after a warning."""
+    project, zone = (
+        next((arg.partition("=")[2] for arg in argv if arg.startswith(f"--{flag}=")), "?")
+        for flag in ("project", "zone")
+    )
+    path = f"projects/{project}/locations/{zone}/{kind}/{argv[4]}"
+    words = ".".join(argv[:4])
+    return Answer(
+        1, err=f"WARNING: a word before\nERROR: (gcloud.{words}) NOT_FOUND: Resource '{path}' was not found\n"
+    )
 
 
 def answer(argv: list[str], folder: Path) -> Answer:
@@ -36,12 +49,13 @@ def answer(argv: list[str], folder: Path) -> Answer:
     story = json.loads((folder / "story.json").read_text())
     file = folder / "state.json"
     state = json.loads(file.read_text()) if file.exists() else NEW | {"bucket": story["bucket"]}
-    reply = _play(" ".join(argv), story, state)
+    reply = _play(argv, story, state)
     file.write_text(json.dumps(state))
     return reply
 
 
-def _play(call: str, story: dict[str, Any], state: dict[str, Any]) -> Answer:
+def _play(argv: list[str], story: dict[str, Any], state: dict[str, Any]) -> Answer:
+    call = " ".join(argv)
     failing, times = story.get("failing", ["", 0])
     if failing and failing in call and state["failed"] < times:
         state["failed"] += 1
@@ -49,13 +63,13 @@ def _play(call: str, story: dict[str, Any], state: dict[str, Any]) -> Answer:
     if "storage buckets" in call:
         return _bucket(call, state)
     if "queued-resources" in call:
-        return _queued_resource(call, story, state)
+        return _queued_resource(argv, story, state)
     if not state["alive"]:
-        return NOT_FOUND
+        return _not_found(argv, "nodes")
     if "tpu-vm describe" in call:
         vm = _look(story["lives"], state["life"], max(state["look"] - 1, 0))[1]
         endpoints = [{"ipAddress": f"10.0.0.{i}"} for i in range(story["workers"])]
-        return Answer(0, json.dumps({"state": vm, "networkEndpoints": endpoints})) if vm else NOT_FOUND
+        return Answer(0, json.dumps({"state": vm, "networkEndpoints": endpoints})) if vm else _not_found(argv, "nodes")
     if "tpu-vm ssh" in call:
         return _ssh(call, story, state)
     return Answer(0)
@@ -66,23 +80,25 @@ def _bucket(call: str, state: dict[str, Any]) -> Answer:
         state["bucket"] = "hierarchical"
         return Answer(0)
     if state["bucket"] == "absent":
-        return Answer(1, err="ERROR: (gcloud.storage.buckets.describe) gs://b not found: 404.")
+        return Answer(1, err=f"ERROR: (gcloud.storage.buckets.describe) {call.split()[3]} not found: 404.\n")
     return Answer(0, json.dumps({"hierarchicalNamespace": {"enabled": state["bucket"] == "hierarchical"}}))
 
 
-def _queued_resource(call: str, story: dict[str, Any], state: dict[str, Any]) -> Answer:
+def _queued_resource(argv: list[str], story: dict[str, Any], state: dict[str, Any]) -> Answer:
+    call = " ".join(argv)
     if "create" in call:
         if state["alive"]:
             return Answer(1, err="ERROR: ALREADY_EXISTS")
         state.update(alive=True, life=state["life"] + 1, look=0, started=False)
         return Answer(0)
     if not state["alive"]:
-        return NOT_FOUND
+        return _not_found(argv, "queuedResources")
     if "delete" in call:
-        state["alive"] = False
+        state["alive"] = bool(story.get("lasting"))
         return Answer(0)
     state["look"] += 1
-    return Answer(0, json.dumps({"state": {"state": _look(story["lives"], state["life"], state["look"] - 1)[0]}}))
+    now = _look(story["lives"], state["life"], state["look"] - 1)[0]
+    return Answer(0, f"{NEWS}{json.dumps({'state': {'state': now}}, indent=2)}\n{NEWS}")
 
 
 def _ssh(call: str, story: dict[str, Any], state: dict[str, Any]) -> Answer:

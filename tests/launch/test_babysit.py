@@ -10,7 +10,7 @@ import pytest
 
 from imagen_jax.errors import InputError
 from launch.babysit import babysit
-from launch.runner import Runner
+from launch.runner import CommandError, Runner
 from launch.states import back_off_s
 from tests.launch.world import POD, READY, World
 
@@ -66,7 +66,12 @@ def test_from_nothing_through_a_preemption_to_the_end(tmp_path: Path, monkeypatc
     starts = [call for call in world.calls() if "start.sh" in call[-1]]
     assert len(starts) == 3
     assert all(f"start.sh base {POD.workdir} 0 {' '.join(COMMAND)}" in call[-1] for call in starts)
-    assert world.calls()[-1][:4] == ["compute", "tpus", "queued-resources", "delete"]
+    words = [" ".join(call[2:4]) for call in world.calls()[-3:]]
+    assert words == [
+        "queued-resources delete",
+        "queued-resources describe",
+        "tpu-vm describe",
+    ]  # deleted, and asked again
     page = (Path(__file__).parents[2] / "docs" / "pods.md").read_text("utf-8")
     shown = re.search(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     time_chars = len("2026-03-02 18:04:11  ")
@@ -98,6 +103,14 @@ def test_a_crash_is_relaunched_with_growing_delays_and_then_given_up(tmp_path: P
     assert [delay for delay in slept if delay != 1] == [back_off_s(tries) for tries in (1, 2, 3)]
     assert [call[-1].split()[4] for call in world.calls() if "start.sh" in call[-1]] == ["0", "1", "2", "3"]
     assert "after 3 more tries" in said[-2]
+
+
+def test_a_full_disk_is_retried_and_counted(tmp_path: Path):
+    world = World(tmp_path / "passing", runs=[["running", 5], ["running", 0]])
+    code, said, slept = play(world, poll_s=1)
+    assert code == 0 and back_off_s(1) in slept
+    assert any("a disk or bucket that failed (exit code 5); try 1 of 3" in line for line in said)
+    assert play(World(tmp_path / "lasting", runs=[[5]]))[0] == 5
 
 
 def test_a_request_that_always_fails_is_given_up(tmp_path: Path):
@@ -190,7 +203,7 @@ def test_killed_at_any_command_and_started_again_it_goes_on(tmp_path: Path, afte
     story = {"lives": [LOST, READY], "runs": [["running", 1], ["running", 42], ["running", 0]]}
     whole = World(tmp_path / "whole", **story)
     assert play(whole, poll_s=1)[0] == 0
-    for kill_at in range(len(whole.calls()) - 1):  # but for the last, with which everything is gone
+    for kill_at in range(len(whole.calls()) - 3):  # but for the last, with which everything is gone, and is asked for
         world = World(tmp_path / str(kill_at), **story)
         with pytest.raises(Killed):
             play(world, runner=Mortal(world.runner(), commands=kill_at, after=after))
@@ -218,3 +231,63 @@ def test_a_pod_that_is_there_and_running_is_not_started_again(tmp_path: Path):
     with pytest.raises(Killed):
         play(world, sleep=stop_after)
     assert world.count("start.sh") == world.count("setup.sh") == world.count("queued-resources create") == 1
+
+
+def test_a_bucket_that_cannot_be_asked_for_is_tried_again(tmp_path: Path):
+    assert play(World(tmp_path / "passing", failing=["buckets describe", 3]))[0] == 0
+    lasting = World(tmp_path / "lasting", failing=["buckets describe", 99])
+    said: list[str] = []
+    with pytest.raises(CommandError, match="does not work today"):
+        babysit(lasting.runner(), POD, PAYLOAD, COMMAND, max_tries=3, sleep=lambda _: None, say=said.append)
+    assert lasting.count("queued-resources") == 0
+    assert "the pod base, if there is one, stays and costs: the same command goes on" in said[-1]
+
+
+class Strange(Runner):
+    """Answers one command in its own way, the others as the world does."""
+
+    def __init__(self, world: World, words: str, answer: str | BaseException, *, times: int = 10**9):
+        super().__init__(dry_run=False)
+        self._inner, self._words, self._answer, self._left = world.runner(), words, answer, times
+
+    def run(self, argv, *, timeout_s=0.0):
+        if self._words in " ".join(argv) and self._left > 0:
+            self._left -= 1
+            if isinstance(self._answer, BaseException):
+                raise self._answer
+            return self._answer
+        return self._inner.run(argv, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("answer", ["", "WARNING: nothing\n", "[]", "[" * 10**5, '{"state": ', "null", '"READY"'])
+def test_an_answer_without_json_is_asked_for_again(tmp_path: Path, answer: str):
+    for words in ("queued-resources describe", "tpu-vm describe", "buckets describe"):
+        world = World(tmp_path / words.replace(" ", "_"))
+        code, said, _ = play(world, runner=Strange(world, words, answer, times=2))
+        assert code == 0 and any("expected JSON, and got: " in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "line"),
+    [
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted; the pod base, if there is one, stays and costs: the same command goes on",
+        ),
+        (ZeroDivisionError(), 1, "babysit itself failed (ZeroDivisionError); the pod base, if there is one, stays"),
+    ],
+)
+def test_whatever_ends_babysit_the_last_line_says_that_the_pod_costs(
+    tmp_path: Path, ending: BaseException, code: int, line: str
+):
+    world = World(tmp_path)
+    got, said, _ = play(world, runner=Strange(world, "status.sh", ending))
+    assert got == code and world.count("queued-resources delete") == 0
+    assert line in said[-1] and "python -m launch.delete --name=base --project=my-project --zone=us" in said[-1]
+
+
+def test_a_pod_that_stays_after_it_was_deleted_is_said(tmp_path: Path):
+    world = World(tmp_path, lasting=True)
+    code, said, _ = play(world)
+    assert code == 0 and "THE POD MAY STILL BE THERE, and cost: " in said[-1] and "(ACTIVE)" in said[-1]

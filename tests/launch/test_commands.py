@@ -194,4 +194,6 @@ def test_what_follows_the_dashes_goes_to_train_as_it_is(results: dict[str, Resul
 def test_help_lists_the_flags_that_mains_share(results: dict[str, Result]):
     out = results["help"].out
     assert out.startswith("Creates the bucket")
-    assert all(f"--{flag}: " in out for flag in ("name", "project", "zone", "accelerator", "bucket", "spot", "dry_run"))
+    assert all(f"  --{flag}=TEXT  (required)\n" in out for flag in ("name", "project", "zone", "accelerator", "bucket"))
+    assert all(f"  --[no]{flag}\n" in out for flag in ("spot", "reserved", "dry_run", "bucket_only"))
+    assert max(map(len, out.splitlines())) <= 80

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from launch.answers import parse_status
 from launch.package import pack
 from launch.states import RUNNING, Status, Worker, combine
-from launch.steps import parse_status, status_command
+from launch.steps import status_command
 from tests.launch.world import POD, needs_git
 
 SCRIPTS = Path(__file__).parents[2] / "launch" / "scripts"
@@ -133,6 +134,32 @@ def test_a_run_that_was_killed_with_its_supervisor_counts_as_a_crash(home: Home)
     home.start("wait")
     home.signal(signal.SIGKILL)
     assert home.wait() == 137
+
+
+@pytest.fixture
+def no_bucket():
+    """The workdir of a run whose bucket isn't mounted."""
+    mount = Path("/mnt") / f"imagen-test-{os.getpid()}"
+    yield f"{mount}/runs/base"
+    shutil.rmtree(mount, ignore_errors=True)
+
+
+def test_without_its_bucket_a_run_is_not_started(home: Home, no_bucket: str):
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        home.run("start", no_bucket, "0", "imagen_jax.train", "0")
+    assert f"{no_bucket.removesuffix('/runs/base')} is not mounted" in error.value.stderr
+    assert home.status() is None
+
+
+@pytest.mark.parametrize(("code", "noted"), [(2, 5), (3, 5), (4, 4), (1, 1), (0, 0)])
+def test_a_mistake_that_is_the_missing_bucket_s_counts_as_the_bucket_s(
+    home: Home, no_bucket: str, code: int, noted: int
+):
+    run = home.folder / "run"
+    run.mkdir()
+    command = ["bash", "imagen_launch/supervise.sh", str(run), no_bucket, "bash", "-c", f"exit {code}"]
+    subprocess.run(command, cwd=home.folder, capture_output=True, check=False, timeout=30)
+    assert (run / "exit_code").read_text() == f"{noted}\n"
 
 
 def test_stopping_nothing_is_no_error(home: Home):

@@ -19,7 +19,7 @@ from launch.states import (
 
 QUEUED = [None, *sorted(QUEUED_WAITING), "ACTIVE", "FAILED", "SUSPENDED", "STATE_UNSPECIFIED", "SOMETHING_NEW"]
 VMS = [None, "READY", *sorted(VM_WAITING), *sorted(VM_LOST), "STATE_UNSPECIFIED", "SOMETHING_NEW"]
-CODES: list[Status] = [None, RUNNING, UNREACHABLE, 0, 1, 2, 3, 4, 42, 130, 134, 137, 255]
+CODES: list[Status] = [None, RUNNING, UNREACHABLE, 0, 1, 2, 3, 4, 5, 42, 130, 134, 137, 255]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ CODES: list[Status] = [None, RUNNING, UNREACHABLE, 0, 1, 2, 3, 4, 42, 130, 134, 
         ("ACTIVE", "READY", EXIT_NO_CHECKPOINT, Kind.STOP),
         ("ACTIVE", "READY", EXIT_NOT_FINITE, Kind.STOP),
         ("ACTIVE", "READY", 1, Kind.START),
+        ("ACTIVE", "READY", 5, Kind.START),
         ("ACTIVE", "READY", 137, Kind.START),
     ],
 )
@@ -113,6 +114,9 @@ def workers(*states: tuple[str, int, int]) -> list[Worker]:
         ([("exited", 134, 9), ("exited", 42, 9)], 42),
         ([("exited", 42, 9), ("exited", 4, 9)], 4),
         ([("exited", 1, 9), ("exited", 2, 9)], 2),
+        # Where one worker's bucket failed, what others take for a mistake may be that too.
+        ([("exited", 2, 9), ("exited", 5, 9)], 5),
+        ([("exited", 42, 9), ("exited", 5, 9)], 5),
         ([("exited", 0, 9)], UNREACHABLE),
         ([], UNREACHABLE),
     ],

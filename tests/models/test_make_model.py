@@ -46,3 +46,35 @@ def test_the_default_is_the_papers_base():
 def test_a_wrong_name_is_refused_with_the_choices(arguments, message):
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         make_model(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "unet", "head_channels": 0}, "head_channels must be a whole number from 1 to 16,384 (got 0)"),
+        ({"name": "unet", "head_channels": -1}, "head_channels must be a whole number from 1 to 16,384 (got -1)"),
+        ({"name": "unet", "remat": 1}, "remat must be True or False (got 1)"),
+        (
+            {"name": "unet", "num_blocks": (1, 1, 1, 1)},
+            "num_blocks must be a whole number from 1 to 64 (got (1, 1, 1, 1))",
+        ),
+        (
+            {"name": "unet", "channels": 50},
+            "channels = 50 makes a text vector of 200, which heads of 64 channels can't ",
+        ),
+        (
+            {"name": "unet", "channels": 64, "head_channels": 48},
+            "head_channels = 48 doesn't divide level 3's width, channels * channel_mults[3] = 256; use 32",
+        ),
+        ({"name": "efficient_unet", "num_heads": 0}, "num_heads must be a whole number from 1 to 1,024 (got 0)"),
+        (
+            {"name": "efficient_unet", "num_heads": 3},
+            "num_heads = 3 doesn't divide level 3's width, channels * channel_mults[3] = 1024; use 2",
+        ),
+        ({"name": 3}, "model must be a text (got 3)"),
+    ],
+)
+def test_a_value_that_no_network_has_is_refused(arguments, message):
+    with pytest.raises(InputError) as error:
+        make_model(**arguments)
+    assert str(error.value).startswith(message)

@@ -161,7 +161,7 @@ def edited(folder, tmp_path, **changes):
         ({"d_kv": None, "num_layers": "2"}, "positive integer for: d_kv, num_layers"),
         ({"vocab_size": 10}, "a vocab_size of 10"),
         ({"layer_norm_epsilon": "1e-6"}, "positive number for: layer_norm_epsilon"),
-        ({"relative_attention_num_buckets": 0}, "positive number for: relative_attention_num_buckets"),
+        ({"relative_attention_num_buckets": 0}, "positive integer for: relative_attention_num_buckets"),
         ({"model_type": ["t5"]}, "expected the encoder of a T5"),
     ],
 )

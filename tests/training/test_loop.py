@@ -1,4 +1,14 @@
+import contextlib
+import fcntl
 import logging
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +67,21 @@ def test_steps_that_are_not_finite_are_left_out_of_the_means_and_counted(tmp_pat
         _, done = run(tmp_path, bad_steps=(3, 5, 6))
     assert done
     lines = {line["step"]: line for line in read_metrics(tmp_path)}
-    assert [lines[step]["skipped_steps"] for step in (2, 3, 4, 6)] == [0, 1, 0, 2]
-    assert lines[4]["loss"] == 4
+    assert [lines[step]["train/skipped_steps"] for step in (2, 3, 4, 6)] == [0, 1, 0, 2]
+    assert lines[4]["train/loss"] == 4
     for step in (3, 5):
         assert f"not finite at step {step}, which is skipped" in caplog.text
     assert "at step 6," not in caplog.text  # the second in a row
 
 
 def test_twenty_in_a_row_end_the_run_and_the_last_good_state_stays(tmp_path):
-    with pytest.raises(NotFiniteError, match="not finite for 20 steps, up to step 25"):
+    message = (
+        "not finite for 20 steps, up to step 25; .* it goes on from the checkpoint of step 4, from before these steps"
+    )
+    with pytest.raises(NotFiniteError, match=message):
         run(tmp_path, bad_steps=range(6, 99), num_steps=60)
-    assert saved_steps(tmp_path)[-1] == 24
-    # The count goes on where it was.
+    # Nothing is saved or deleted among skipped steps, and the count starts anew: the advised remedy works.
+    assert saved_steps(tmp_path) == [2, 4]
     with pytest.raises(NotFiniteError, match="for 20 steps, up to step 25"):
         run(tmp_path, bad_steps=range(6, 99), num_steps=60)
     state, done = run(tmp_path, num_steps=30)
@@ -87,7 +100,12 @@ def test_means_over_each_interval_are_logged_and_evaluators_see_the_average(tmp_
     run(tmp_path, evaluators=[evaluator])
     assert seen == [(3, True), (6, True)]
     lines = read_metrics(tmp_path)
-    assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == [(2, 1.5), (3, 3), (4, 4), (6, 5.5)]
+    assert [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line] == [
+        (2, 1.5),
+        (3, 3),
+        (4, 4),
+        (6, 5.5),
+    ]
     assert [line["step"] for line in lines if "score" in line] == [3, 6]
     assert (tmp_path / "picture" / "00000006.png").is_file()
 
@@ -95,9 +113,9 @@ def test_means_over_each_interval_are_logged_and_evaluators_see_the_average(tmp_
 def test_the_share_of_peak_is_of_each_intervals_steps(tmp_path):
     run(tmp_path, seconds_at_peak=1e-3)
     for line in read_metrics(tmp_path):
-        np.testing.assert_allclose(line["share_of_peak"] * line["step_s"], 1e-3)
+        np.testing.assert_allclose(line["perf/share_of_peak"] * line["perf/step_s"], 1e-3)
     run(tmp_path / "unknown")
-    assert all("share_of_peak" not in line for line in read_metrics(tmp_path / "unknown"))
+    assert all("perf/share_of_peak" not in line for line in read_metrics(tmp_path / "unknown"))
 
 
 def test_a_workdir_that_another_run_has_taken_is_not_written(tmp_path):
@@ -121,7 +139,10 @@ def test_images_that_are_not_scaled_are_refused(tmp_path):
 
 def test_the_clock_counts_each_interval_anew():
     clock = Clock(first_step=10, num_steps=30, batch_size=4)
-    for _ in range(5):
+    clock.tick(waited_s=9.0)
+    assert clock.interval(11) == {}  # the step that is compiled is left out, and so is a time left that contained it
+    clock.started()
+    for _ in range(4):
         clock.tick(waited_s=0.5)
     rates = clock.interval(15)
     assert rates["data_wait_s"] == 0.5
@@ -130,3 +151,104 @@ def test_the_clock_counts_each_interval_anew():
     clock.tick(waited_s=0.0)
     assert clock.interval(16)["data_wait_s"] == 0.0
     clock.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_signal_saves_after_the_step_and_says_how_to_go_on(tmp_path, caplog, number, ending):
+    def evaluator(params, step):
+        if step == 3:
+            signal.raise_signal(number)
+        yield "score", 0.5
+
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        state, found = run(tmp_path, num_steps=60, evaluators=[evaluator])
+    assert found == ending
+    assert saved_steps(tmp_path)[-1] == int(state.step) == 4
+    assert "after step 4; the same command goes on from the checkpoint of step 4." in caplog.text
+    state, found = run(tmp_path, num_steps=6)
+    assert (found, int(state.step)) == ("done", 6)
+
+
+def test_a_stop_among_skipped_steps_saves_nothing_and_says_so(tmp_path, caplog):
+    def evaluator(params, step):
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        yield "score", 0.5
+
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        run(tmp_path, bad_steps=range(6, 99), num_steps=60, evaluators=[evaluator])
+    assert saved_steps(tmp_path) == [2, 4]
+    assert "step 7 is not saved, because the last 2 steps were skipped; a restart takes the checkpoint of step 4" in (
+        caplog.text
+    )
+
+
+def test_an_evaluation_that_is_not_finite_costs_no_training(tmp_path, caplog):
+    def evaluator(params, step):
+        yield "score", 0.5
+        raise NotFiniteError("stage of 8 px, image 0: no picture")
+
+    with caplog.at_level(logging.ERROR, logger="absl"):
+        _, ending = run(tmp_path, evaluators=[evaluator])
+    assert ending == "done"
+    assert "step 3: stage of 8 px, image 0: no picture; training goes on without this evaluation" in caplog.text
+
+
+def test_on_a_terminal_of_80_columns_no_line_is_broken_or_shared_with_the_bar():
+    """Through a pseudo-terminal, of which what its screen shows is what is looked at."""
+    program = """
+from absl import logging
+from imagen_jax import cli
+from imagen_jax.training.clock import Clock
+
+def main():
+    clock = Clock(first_step=0, num_steps=40, batch_size=32)
+    for step in range(1, 41):
+        clock.tick(waited_s=0.0)
+        if step == 1:
+            clock.started()
+        if step % 10 == 0:
+            logging.warning("step %d/40  loss 0.1234  %s", step, clock.interval(step)["images_per_s"] > 0)
+    clock.close()
+
+cli.run(main)
+"""
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # A test's cache and number of devices are as good as any.
+    with subprocess.Popen([sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        written = b""
+        with contextlib.suppress(OSError):  # how a terminal ends whose last process has gone
+            while data := os.read(main, 4096):
+                written += data
+        os.close(main)
+        assert process.wait() == 0
+    lines = screen(written.decode())
+    logged = [line for line in lines if "loss" in line]
+    assert logged == [f"warning: step {step}/40  loss 0.1234  True" for step in (10, 20, 30, 40)]
+    bars = [line for line in lines if "%|" in line]
+    assert len(bars) == 1 and "step 40/40" in bars[0]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def screen(written: str) -> list[str]:
+    """The lines that a terminal shows: carriage returns go back, and what is written there replaces what was."""
+    lines = [""]
+    column = 0
+    for part in re.split(r"(\r|\n|\x1b\[[0-9;]*[A-Za-z])", written):
+        if part == "\n":
+            lines.append("")
+            column = 0
+        elif part == "\r":
+            column = 0
+        elif part.startswith("\x1b"):
+            assert part in ("\x1b[K", "\x1b[A"), part
+            if part == "\x1b[K":
+                lines[-1] = lines[-1][:column]
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]

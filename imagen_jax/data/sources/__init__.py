@@ -1,15 +1,21 @@
 """Data sets: captioned images by index. A new one is a file here and a line in `SOURCES`."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from absl import logging
 
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.sources.emoji import open_emoji
 from imagen_jax.data.sources.folder import open_folder
 from imagen_jax.data.sources.tfds import open_tfds
-from imagen_jax.registry import lookup
+from imagen_jax.errors import InputError
+from imagen_jax.files import user_path
+from imagen_jax.registry import did_you_mean
 
-__all__ = ["SOURCES", "Source", "open_source"]
+__all__ = ["SOURCES", "Source", "named_folder", "open_source"]
 
 # kind -> (spec, data_dir) -> Source. What follows the kind in a spec is the opener's own grammar.
 SOURCES: Mapping[str, Callable[[str, str], Source]] = {
@@ -23,11 +29,43 @@ def open_source(spec: str, *, data_dir: str) -> Source:
     """Opens a data set.
 
     Args:
-      spec: "emoji[/RESOLUTION][/SUBSET][:SPLIT]", "tfds/NAME[:SPLIT][?image=FEATURE&caption=FEATURE]" or "folder/PATH".
-      data_dir: where data sets are built, looked for and indexed.
+      spec: "emoji[/RESOLUTION][/SUBSET][:SPLIT]", "tfds/NAME[:SPLIT][?image=FEATURE&caption=FEATURE]", "folder/PATH"
+        or the path of a folder alone. A folder that has the name of a kind is "./emoji".
+      data_dir: where data sets are built, looked for and indexed; "~" is the home folder.
 
     Raises:
-      InputError: an unknown kind, or what the opener of this kind raises.
+      InputError: neither a kind nor a folder, or what the opener of this kind raises.
     """
-    kind = re.split("[/:?]", spec, maxsplit=1)[0]
-    return lookup(SOURCES, kind, what="data source")(spec, data_dir)
+    data_dir = str(user_path(data_dir))
+    if named_folder(spec) is not None:
+        return open_folder(f"folder/{spec}", data_dir)
+    kind = _kind(spec)
+    if kind not in SOURCES:
+        raise InputError(
+            f'"{spec}" is neither a folder that is there nor a data set ({", ".join(SOURCES)}).'
+            f"{did_you_mean(kind, SOURCES)}"
+        )
+    return SOURCES[kind](spec, data_dir)
+
+
+def named_folder(spec: str) -> Path | None:
+    """The folder that `spec` is the path of; None where it names a kind of data set, or no folder that is there.
+
+    Raises:
+      InputError: "~NAME" of nobody here.
+    """
+    if not spec:
+        return None
+    path = user_path(spec)
+    if not os.path.isdir(path):  # which takes any text, unlike Path.is_dir
+        return None
+    if (kind := _kind(spec)) in SOURCES:
+        logging.warning(
+            '"%s" is the %s data set, although there is such a folder; for that write "./%s"', spec, kind, spec
+        )
+        return None
+    return path
+
+
+def _kind(spec: str) -> str:
+    return re.split("[/:?]", spec, maxsplit=1)[0]

@@ -2,11 +2,17 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
+
+from absl import logging
+
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import read_json, write_text
+
+# Ten million captions.
+_MAX_INDEX_BYTES = 2**30
 
 
 class Source(Protocol):
@@ -43,17 +49,21 @@ def fingerprint(captions: Iterable[str], image_ids: Iterable[str]) -> str:
 
 
 def load_index(path: Path, signature: str) -> dict[str, Any] | None:
-    """What `save_index` wrote for the same `signature`, or None."""
+    """Reads what `save_index` wrote for the same `signature`; None for anything else, which is then made again."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        index = read_json(path, expected="an index", max_bytes=_MAX_INDEX_BYTES)
+    except (OSError, InputError, StorageError):
         return None
-    return index if isinstance(index, dict) and index.get("signature") == signature else None
+    return index if index.get("signature") == signature else None
 
 
 def save_index(path: Path, index: dict[str, Any]) -> None:
-    """Writes `index` as JSON, atomically: several processes may open one source at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        json.dump(index, file)
-    os.replace(file.name, path)
+    """Writes `index` as JSON, atomically: several processes may open one source at once.
+
+    Where it can't be written (a read-only or full disk), that is one warning: only the next opening is slower.
+    """
+    try:
+        write_text(path, json.dumps(index))
+    except (OSError, StorageError) as error:
+        reason = " ".join(str(error.__cause__ if isinstance(error, StorageError) else error).split())
+        logging.warning("can't keep the index of this data set (%s); it is read again at the next start", reason)

@@ -7,9 +7,11 @@ from typing import Any
 
 from absl import logging
 
+from imagen_jax import storage
 from imagen_jax.data.sources.base import fingerprint
-from imagen_jax.data.sources.tfds import decode_record, open_records
+from imagen_jax.data.sources.tfds import decode_record, open_records, reading
 from imagen_jax.errors import InputError
+from imagen_jax.files import user_path
 from imagen_jax.registry import lookup
 
 SPLITS = {"train": "train", "test": "test"}
@@ -64,7 +66,9 @@ class EmojiSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         i = self._indices[index]
-        image = decode_record(self._records[i]["image"], where=f"{self.spec}, record {i}")
+        with reading(f"{self.spec}, record {i}"):
+            data = self._records[i]["image"]
+        image = decode_record(data, where=f"{self.spec}, record {i}")
         return {"image": image, **self._texts[i]}
 
     def captions(self) -> list[str]:
@@ -104,14 +108,17 @@ def open_emoji(spec: str, data_dir: str) -> EmojiSource:
     it at once build it once; an interrupted build leaves nothing behind that would be taken for the data set.
 
     Raises:
-      InputError: a bad spec (see `parse_emoji_spec`), or the packages with the pictures are not installed.
+      InputError: a bad spec (see `parse_emoji_spec`), the packages with the pictures are not installed, or what was
+        built is damaged.
+      StorageError: the disk is full or read-only, and the data set isn't there yet.
     """
     parsed = parse_emoji_spec(spec)
-    builder = _built(parsed.resolution, data_dir)
-    records = open_records(builder, parsed.split, spec=spec)
-    # The size tells apart what other versions of the packages would build.
-    identity = f"{builder.info.full_name}:{parsed.split}:{builder.info.splits[parsed.split].num_bytes}"
-    return EmojiSource(spec, records, SUBSETS[parsed.subset], identity=identity)
+    with reading(spec):
+        builder = _built(parsed.resolution, str(user_path(data_dir)))
+        records = open_records(builder, parsed.split, spec=spec)
+        # The size tells apart what other versions of the packages would build.
+        identity = f"{builder.info.full_name}:{parsed.split}:{builder.info.splits[parsed.split].num_bytes}"
+        return EmojiSource(spec, records, SUBSETS[parsed.subset], identity=identity)
 
 
 def _built(resolution: int, data_dir: str) -> Any:
@@ -124,16 +131,32 @@ def _built(resolution: int, data_dir: str) -> Any:
             f'the emoji data set needs the package "{error.name}", which is not installed: pip install imagen_jax[demo]'
         ) from error
 
+    builder = emoji_builder.Emoji.at(resolution, data_dir=data_dir)
+    if builder.data_path.exists():  # whole, since TFDS renames it when it is; and a read-only disk takes no lock
+        return builder
+    try:
+        with storage.writing(str(builder.data_path)):
+            Path(data_dir).mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(Path(data_dir) / f".emoji-{resolution}px.lock"):
+                # Another process may have built it meanwhile, which a builder finds when it is made.
+                builder = emoji_builder.Emoji.at(resolution, data_dir=data_dir)
+                if not builder.data_path.exists():
+                    _build(builder, resolution)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f'the emoji data set can\'t be built in "{data_dir}" ({error.strerror}); choose another --data_dir'
+        ) from error
+    return builder
+
+
+def _build(builder: Any, resolution: int) -> None:
     import tensorflow_datasets as tfds
 
-    Path(data_dir).mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(Path(data_dir) / f".emoji-{resolution}px.lock"):
-        builder = emoji_builder.Emoji.at(resolution, data_dir=data_dir)
-        if not builder.data_path.exists():
-            logging.info("rasterising the emoji data set at %d px into %s (once)", resolution, builder.data_path)
-            tfds.disable_progress_bar()
-            config = tfds.download.DownloadConfig(
-                try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
-            )
-            builder.download_and_prepare(download_config=config)
-    return builder
+    logging.info(
+        "building the emoji data set at %d px in %s, once: about half a minute up to 256 px, minutes above",
+        resolution,
+        builder.data_path,
+    )
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
+    builder.download_and_prepare(download_config=config)

@@ -104,6 +104,12 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
             supervised_keys=("caption", "image"),
         )
 
+    def _log_download_bytes(self) -> None:
+        """Prints nothing: TFDS speaks of a download of unknown size, and nothing is downloaded."""
+
+    def _log_download_done(self) -> None:
+        """Prints nothing: `open_emoji` says what is built."""
+
     @property
     def _resolution(self) -> int:
         config = self.builder_config

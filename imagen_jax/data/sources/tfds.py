@@ -1,15 +1,19 @@
 """Any prepared tensorflow-datasets data set that has an image and a caption. TensorFlow is not needed to read it."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 
+from imagen_jax import storage
 from imagen_jax.data.records import BadRecord, clean_caption, decode_image
 from imagen_jax.data.sources.base import fingerprint, load_index, save_index
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, StorageError
+from imagen_jax.files import user_path
 
 IMAGE_FEATURES = ("image",)
 CAPTION_FEATURES = ("caption", "captions", "text")
@@ -32,9 +36,11 @@ class TfdsSource:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises InputError for an image that doesn't decode."""
+        """Raises InputError for a damaged record, or an image that doesn't decode."""
         i = self._indices[index]
-        image = decode_record(self._records[i][self._image_feature], where=f"{self.spec}, record {i}")
+        with reading(f"{self.spec}, record {i}"):
+            data = self._records[i][self._image_feature]
+        image = decode_record(data, where=f"{self.spec}, record {i}")
         return {"image": image, "caption": self._captions[index]}
 
     def captions(self) -> list[str]:
@@ -50,9 +56,33 @@ def open_tfds(spec: str, data_dir: str) -> TfdsSource:
     `data_dir`.
 
     Raises:
-      InputError: a bad spec, a data set that isn't there in this format, or features that don't fit.
+      InputError: a bad spec, a data set that isn't there in this format or is damaged, or features that don't fit.
     """
     name, split, features = _parse(spec)
+    data_dir = str(user_path(data_dir))
+    with reading(spec):
+        return _open(spec, name, split, features, data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Makes one InputError of whatever TFDS and array_record raise at damaged files of a prepared data set.
+
+    They raise what their parsers happen to meet (KeyError, ParseError, RuntimeError), so all of it is caught, but for
+    failures of the disk. `where` is the data set, or a record of it.
+    """
+    try:
+        yield
+    except (InputError, StorageError):
+        raise
+    except Exception as error:
+        if storage.describe_failure(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f'"{where}": the prepared data set is damaged ({reason}); prepare it again') from error
+
+
+def _open(spec: str, name: str, split: str, features: dict[str, str], *, data_dir: str) -> TfdsSource:
     builder = _prepared(name, data_dir, spec=spec)
     image_feature = _choose_feature(builder, features.get("image"), IMAGE_FEATURES, what="image", spec=spec)
     caption_feature = _choose_feature(builder, features.get("caption"), CAPTION_FEATURES, what="caption", spec=spec)
@@ -63,8 +93,8 @@ def open_tfds(spec: str, data_dir: str) -> TfdsSource:
     signature = f"{identity}?{caption_feature}"
     index_path = Path(data_dir) / "index" / f"tfds-{hashlib.sha256(signature.encode()).hexdigest()[:16]}.json"
     index = load_index(index_path, signature)
-    if index is None:
-        index = {"signature": signature, **_read_captions(records, caption_feature)}
+    if index is None or not _is_index(index, num_records=len(records)):
+        index = {"signature": signature, **_read_captions(records, caption_feature, spec=spec)}
         save_index(index_path, index)
     if not index["captions"]:
         raise InputError(f'"{spec}": none of its {len(records)} records has a text in "{caption_feature}"')
@@ -91,8 +121,10 @@ def open_records(builder: Any, split: str, *, spec: str) -> Any:
         raise InputError(f'"{spec}": no split "{split}"; choose from: {splits}') from error
 
 
-def decode_record(data: bytes, *, where: str) -> np.ndarray:
-    """uint8 [H, W, 3]; raises InputError, with the record's place, for an image that doesn't decode."""
+def decode_record(data: Any, *, where: str) -> np.ndarray:
+    """Decodes uint8 [H, W, 3]; raises InputError, with the record's place, for an image that doesn't decode."""
+    if not isinstance(data, bytes):
+        raise InputError(f'"{where}": the image is of type {type(data).__name__}; expected the bytes of an image file')
     try:
         return decode_image(data)
     except BadRecord as error:
@@ -115,7 +147,7 @@ def _prepared(name: str, data_dir: str, *, spec: str) -> Any:
     try:
         # From the files alone: the data set's own code may need TensorFlow.
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except (registered.DatasetNotFoundError, ValueError, OSError) as error:
+    except (registered.DatasetNotFoundError, FileNotFoundError) as error:
         raise InputError(
             f'"{spec}": no prepared data set "{name}" in {data_dir}; prepare it there, with TensorFlow installed: '
             f"tfds build {name} --data_dir={data_dir} --file_format=array_record"
@@ -138,10 +170,26 @@ def _is_image(feature: Any) -> bool:
     return isinstance(feature, tfds.features.Image)
 
 
-def _read_captions(records: Any, feature: str) -> dict[str, list]:
+def _is_index(index: dict[str, Any], *, num_records: int) -> bool:
+    captions, indices = index.get("captions"), index.get("indices")
+    return (
+        isinstance(captions, list)
+        and isinstance(indices, list)
+        and len(captions) == len(indices)
+        and all(isinstance(caption, str) for caption in captions)
+        and all(type(i) is int and 0 <= i < num_records for i in indices)
+    )
+
+
+def _read_captions(records: Any, feature: str, *, spec: str) -> dict[str, list]:
     captions, indices = [], []
     for i in range(len(records)):
         text = _first_text(records[i][feature])
+        if not isinstance(text, bytes | str):
+            raise InputError(
+                f'"{spec}": "{feature}" of record {i} is of type {type(text).__name__}, no text; choose a feature of '
+                "texts with ?caption=FEATURE"
+            )
         try:
             captions.append(clean_caption(text))
         except BadRecord:
@@ -150,10 +198,11 @@ def _read_captions(records: Any, feature: str) -> dict[str, list]:
     return {"captions": captions, "indices": indices}
 
 
-def _first_text(value: Any) -> bytes | str:
+def _first_text(value: Any) -> Any:
     """The first caption of a text, a sequence of texts, or a sequence of dicts with "text" (a dict of sequences)."""
     if isinstance(value, dict):
         value = value.get("text", "")
-    if isinstance(value, bytes | str):
-        return value
-    return value[0] if len(value) else ""
+    is_sequence = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if is_sequence:
+        return value[0] if len(value) else ""
+    return value

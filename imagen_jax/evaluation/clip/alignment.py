@@ -10,7 +10,7 @@ from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.clip.features import TAP, embed_texts
 from imagen_jax.evaluation.clip.folder import Clip
 from imagen_jax.evaluation.clip.score import FORMULAS, clip_score, score_name
-from imagen_jax.evaluation.feature_metrics import features_of
+from imagen_jax.evaluation.feature_metrics import check_finite, features_of
 from imagen_jax.evaluation.features import FeatureExtractor
 from imagen_jax.evaluation.uncertainty import mean_interval
 
@@ -43,4 +43,5 @@ class ClipAlignment:
         # Of those that are there several times, one.
         rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         found = embed_texts(self._clip, list(rows), prefix=FORMULAS[self._formula].prefix)
+        check_finite(found, network=f"clip_{self._clip.name}", what="prompts")
         return found[[rows[prompt] for prompt in prompts]]

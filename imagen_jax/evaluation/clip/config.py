@@ -5,6 +5,7 @@ from typing import Any
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.clip.network import ACTIVATIONS, TextTower, VisionTower
+from imagen_jax.evaluation.json_values import shown
 from imagen_jax.files import read_json
 from imagen_jax.registry import lookup
 
@@ -29,6 +30,20 @@ _TEXT = _LAYERS | {
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
 }
+# Some four times the largest that is published, so that a damaged number ends here and not in a trace of an hour.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "num_hidden_layers": (1, 128),
+    "layer_norm_eps": (1e-12, 0.1),
+    "hidden_size": (1, 8192),
+    "intermediate_size": (1, 32768),
+    "num_attention_heads": (1, 128),
+    "image_size": (1, 2048),
+    "patch_size": (1, 2048),
+    "vocab_size": (1, 1_000_000),
+    "max_position_embeddings": (2, 4096),
+    "eos_token_id": (0, 1_000_000),
+    "projection_dim": (1, 8192),
+}
 # (hidden_size, num_hidden_layers) of published vision towers: arXiv 2010.11929, 2106.04560; bigG is OpenCLIP's.
 _LETTERS = {(768, 12): "b", (1024, 24): "l", (1280, 32): "h", (1408, 40): "g", (1664, 48): "bigg"}
 
@@ -44,8 +59,8 @@ def read_towers(folder: Path) -> tuple[VisionTower, TextTower]:
     config = read_json(folder / "config.json", expected=f"a CLIP's folder: {_FILES}")
     if config.get("model_type") != "clip":
         raise InputError(
-            f'"{folder}": config.json has model_type {config.get("model_type")!r}; expected "clip", both towers of it '
-            "(such as openai/clip-vit-large-patch14-336)"
+            f'"{folder}": config.json has model_type {shown(config.get("model_type"))}; expected "clip", both towers '
+            "of it (such as openai/clip-vit-large-patch14-336)"
         )
     shared = {"projection_dim": config.get("projection_dim", _PROJECTION_DIM)}
     vision = _tower(folder, config, "vision_config", _VISION) | shared
@@ -67,21 +82,34 @@ def _tower(folder: Path, config: dict[str, Any], key: str, defaults: dict[str, A
     found = config.get(f"{key}_dict")
     found = config.get(key) if found is None else found
     if not isinstance(found, dict):
-        raise InputError(f'"{folder}": config.json has {key} {found!r}; expected an object with the sizes of a tower')
+        raise InputError(
+            f'"{folder}": config.json has {key} {shown(found)}; expected an object with the sizes of a tower'
+        )
     if found.get("num_channels", 3) != 3:
-        raise InputError(f'"{folder}": config.json has num_channels {found["num_channels"]!r}; expected 3, RGB')
+        raise InputError(f'"{folder}": config.json has num_channels {shown(found["num_channels"])}; expected 3, RGB')
     return {name: found.get(name, default) for name, default in defaults.items()}
 
 
 def _check(folder: Path, values: dict[str, Any]) -> None:
     activation = values["hidden_act"]
-    lookup(ACTIVATIONS, str(activation), what=f'hidden_act in "{folder / "config.json"}"')
+    if not isinstance(activation, str):
+        raise InputError(f'"{folder}": config.json has hidden_act {shown(activation)}; expected a name')
+    lookup(ACTIVATIONS, activation[:80], what=f'hidden_act in "{folder / "config.json"}"')
     for name, value in values.items():
-        kinds = (int, float) if name == "layer_norm_eps" else (int,)
-        if name != "hidden_act" and (isinstance(value, bool) or not isinstance(value, kinds) or value <= 0):
-            raise InputError(f'"{folder}": config.json has {name} {value!r}; expected a positive number')
+        if name == "hidden_act":
+            continue
+        kinds, (least, most) = (int, float) if name == "layer_norm_eps" else (int,), _BOUNDS[name]
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            raise InputError(
+                f'"{folder}": config.json has {name} {shown(value)}; expected a number from {least:g} to {most:,}'
+            )
     if values["hidden_size"] % values["num_attention_heads"]:
         raise InputError(
             f'"{folder}": config.json has hidden_size {values["hidden_size"]}, which its num_attention_heads '
             f"{values['num_attention_heads']} do not divide"
+        )
+    if values.get("patch_size", 1) > values.get("image_size", 1):
+        raise InputError(
+            f'"{folder}": config.json has patch_size {values["patch_size"]}; expected no more than its image_size '
+            f"{values['image_size']}"
         )

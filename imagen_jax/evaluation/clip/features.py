@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.clip.folder import Clip
 from imagen_jax.evaluation.clip.network import TextTower
 from imagen_jax.evaluation.clip.preprocess import preprocess
@@ -51,6 +52,7 @@ def embed_texts(clip: Clip, captions: Sequence[str], *, prefix: str = "", batch_
     Raises:
       InputError: no captions, something that isn't a valid string, or a caption without text.
     """
+    check_count("batch_size", batch_size, least=1)
     check_captions(captions)
     for i, caption in enumerate(captions):
         if not caption.strip():

@@ -17,6 +17,7 @@ from imagen_jax.evaluation.clip.config import model_name, read_towers
 from imagen_jax.evaluation.clip.network import LARGEST_ID, TextTower, VisionTower
 from imagen_jax.evaluation.clip.preprocess import Preprocessing, read_preprocessing
 from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
+from imagen_jax.files import user_path
 from imagen_jax.text.safetensors_folder import find_tensors, read_tensors
 from imagen_jax.types import Params
 
@@ -69,9 +70,10 @@ def load_clip(folder: str | os.PathLike[str]) -> Clip:
         and preprocessor_config.json where images are not prepared as OpenAI does.
 
     Raises:
-      InputError: a file is missing or unreadable, it's another architecture, or the files are of different models.
+      InputError: a file is missing or unreadable, it's another architecture, the files are of different models, or
+        weights are not finite.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     vision, text = read_towers(folder)
     preprocessing = read_preprocessing(folder, vision.image_size)
     tokenizer = ClipTokenizer(folder, text.max_position_embeddings)
@@ -116,6 +118,8 @@ def _load_params(folder: Path, vision: VisionTower, text: TextTower) -> tuple[di
 
     def keep(name: str, tensor: np.ndarray) -> None:
         path = paths[name]
+        if not np.isfinite(tensor).all():
+            raise InputError(f'"{folder}": {name} has numbers that are not finite; fetch the weights again')
         flat[path] = (_from_torch(tensor) if path[-1] == "kernel" else tensor).astype(np.float32)
 
     tensors = find_tensors(folder, ignored=_IGNORED, transformers_class="CLIPModel")

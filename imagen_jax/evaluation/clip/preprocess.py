@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.json_values import shown
 from imagen_jax.evaluation.resize import pil_bicubic
 from imagen_jax.files import read_json
 from imagen_jax.types import Array
@@ -22,6 +23,8 @@ _STEPS: dict[str, tuple[Any, ...]] = dict.fromkeys(
     ("do_resize", "do_center_crop", "do_rescale", "do_normalize"), (True,)
 )
 _STEPS |= {"resample": (3,), "rescale_factor": (1 / 255,)}
+# Of means and deviations of pixels in 0..1.
+_MOST = 10.0
 # Pillow's resampling of 8-bit pixels keeps weights in so many bits after the point.
 _BITS = 22
 
@@ -54,8 +57,11 @@ def read_preprocessing(folder: Path, image_size: int) -> Preprocessing:
     }
     for key, known in (_STEPS | sizes).items():
         if key in config and config[key] not in known:
-            raise InputError(f'"{path}" has {key} {config[key]!r}; expected {known[0]!r}: nothing else is done here')
-    mean, std = (_numbers(path, config, key, usual) for key, usual in (("image_mean", _MEAN), ("image_std", _STD)))
+            raise InputError(
+                f'"{path}" has {key} {shown(config[key])}; expected {known[0]!r}: nothing else is done here'
+            )
+    mean = _numbers(path, config, "image_mean", _MEAN, least=-10.0)
+    std = _numbers(path, config, "image_std", _STD, least=1e-3)
     return Preprocessing(image_size, mean, std)
 
 
@@ -86,8 +92,14 @@ def _resized(sums: jax.Array) -> jax.Array:
     return jnp.clip((sums + (1 << (_BITS - 1))) >> _BITS, 0, 255)
 
 
-def _numbers(path: Path, config: dict[str, Any], key: str, usual: tuple[float, ...]) -> tuple[float, ...]:
+def _numbers(
+    path: Path, config: dict[str, Any], key: str, usual: tuple[float, ...], *, least: float
+) -> tuple[float, ...]:
     values = config.get(key, usual)
-    if not isinstance(values, list | tuple) or [type(value) in (int, float) for value in values] != [True] * 3:
-        raise InputError(f'"{path}" has {key} {values!r}; expected three numbers')
+    if (
+        not isinstance(values, list | tuple)
+        or [type(value) in (int, float) for value in values] != [True] * 3
+        or not all(least <= value <= _MOST for value in values)
+    ):
+        raise InputError(f'"{path}" has {key} {shown(values)}; expected three numbers from {least:g} to {_MOST:g}')
     return tuple(float(value) for value in values)

@@ -4,7 +4,10 @@ A byte-level BPE that folds case (Radford et al., arXiv 2103.00020), as transfor
 are squeezed, and nothing is unescaped or mended first, which OpenAI's own code does with HTML and broken Unicode.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,13 @@ import numpy as np
 from absl import logging
 
 from imagen_jax.errors import InputError
+from imagen_jax.files import read_bytes
 from imagen_jax.text.tokenizer import check_captions
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _JSON, _VOCAB, _MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+# Ten times the published tokenizer.json's.
+_MAX_BYTES = 32 * 2**20
 # A word is a run of letters, one digit, or a run of other signs; and English endings are words.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -27,7 +33,7 @@ class ClipTokenizer:
 
     Attributes:
       max_length: L.
-      vocab_size: number of ids.
+      vocab_size: number of ids, those that no token has included.
       end_id: of the end of sentence, which also fills rows up.
     """
 
@@ -47,16 +53,18 @@ class ClipTokenizer:
             path, read = folder / _VOCAB, _read_parts
         else:
             raise InputError(f'"{folder}" has no tokenizer: expected {_JSON}, or {_VOCAB} and {_MERGES}')
-        try:
+        with _readable(path):
             self._tokenizer = read(path)
-        except Exception as error:  # the library's are of no narrower class
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f'"{path}" is no readable tokenizer ({reason}); fetch it again') from error
+            largest_id = max(self._tokenizer.get_vocab().values(), default=0)
+        if largest_id > np.iinfo(np.int32).max:
+            raise InputError(f'"{path}" has the id {largest_id}, which no network has; fetch it again')
+        self._path = path
         start_id, end_id = (self._tokenizer.token_to_id(token) for token in (START, END))
         if start_id is None or end_id is None:
             raise InputError(f'"{path}" has no {START} or {END}; expected the tokenizer of a CLIP')
         self._start_id, self.end_id, self.max_length = start_id, end_id, max_length
-        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        # Ids with gaps between them need as many rows of a network's table.
+        self.vocab_size: int = max(self._tokenizer.get_vocab_size(), largest_id + 1)
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
         """Tokenizes; warns with the number of captions that were cut.
@@ -68,7 +76,8 @@ class ClipTokenizer:
           InputError: no captions, something that isn't a string, or a string that is not valid Unicode.
         """
         check_captions(captions)
-        rows = [found.ids for found in self._tokenizer.encode_batch(list(captions), add_special_tokens=False)]
+        with _readable(self._path):
+            rows = [found.ids for found in self._tokenizer.encode_batch(list(captions), add_special_tokens=False)]
         ids = np.full((len(rows), self.max_length), self.end_id, np.int32)
         for i, row in enumerate(rows):
             row = [self._start_id, *row[: self.max_length - 2]]
@@ -80,10 +89,38 @@ class ClipTokenizer:
         return ids
 
 
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns what the library raises, whose errors are of no narrower class, into an InputError that names the file."""
+    try:
+        with _without_panics():
+            yield
+    except (KeyboardInterrupt, SystemExit, InputError):
+        raise
+    except BaseException as error:  # a panic of the library, which is written in Rust, is no Exception
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f'"{path}" is no readable tokenizer ({reason}); fetch it again') from error
+
+
+@contextlib.contextmanager
+def _without_panics() -> Iterator[None]:
+    """Keeps the stack that the library prints of a panic off the terminal: it writes to the descriptor itself."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _read_json(path: Path) -> Any:
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    data = read_bytes(path, expected="a CLIP's tokenizer", max_bytes=_MAX_BYTES)
+    tokenizer = tokenizers.Tokenizer.from_str(data.decode())
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -93,6 +130,8 @@ def _read_parts(path: Path) -> Any:
     import tokenizers
     from tokenizers import models, normalizers, pre_tokenizers
 
+    for file in (path, path.with_name(_MERGES)):
+        read_bytes(file, expected="a part of a CLIP's tokenizer", max_bytes=_MAX_BYTES)  # what the library opens again
     merges = str(path.with_name(_MERGES))
     model = models.BPE.from_file(str(path), merges, unk_token=END, end_of_word_suffix="</w>")
     tokenizer = tokenizers.Tokenizer(model)

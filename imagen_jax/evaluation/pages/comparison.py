@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from imagen_jax import storage
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
+from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_text, is_text, shown
 from imagen_jax.evaluation.pages.sample_page import fill_template, json_for_script
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json, write_json, write_text
@@ -60,8 +63,11 @@ def write_comparison(
       The page's HTML file.
 
     Raises:
-      InputError: OUT has the key of another comparison, or both labels are the same.
+      InputError: OUT has the key of another comparison or holds something else, or both labels are the same.
+      StorageError: the disk is full, read-only or gone.
     """
+    check_folder(out)
+    check_count("seed", seed, least=0)
     (label_a, images_a), (label_b, images_b) = runs
     assert len(images_a) == len(images_b) == len(prompts)
     if label_a == label_b:
@@ -81,20 +87,8 @@ def write_comparison(
     if (out / KEY_FILE).exists() and read_key(out).comparison != comparison:
         raise InputError(f'"{out}" has another comparison, for which there may be votes; name another folder')
     write_json(out / KEY_FILE, content | {"comparison": comparison})
-    entries = []
-    for number in range(len(prompts)):
-        sides = {"left": runs[left[number]][1][number], "right": runs[1 - left[number]][1][number]}
-        assert len(sides["left"]) == len(sides["right"])
-        shown = {
-            side: [
-                _show(path, out / PAGE_FOLDER, f"images/{number:05d}_{side}_{k}.png") for k, path in enumerate(paths)
-            ]
-            for side, paths in sides.items()
-        }
-        entries.append(
-            {"id": prompts.ids[number], "prompt": prompts.prompts[number], "category": prompts.categories[number]}
-            | shown
-        )
+    with storage.writing(out):
+        entries = [_entry(number, prompts, runs, left[number], out / PAGE_FOLDER) for number in range(len(prompts))]
     data = {
         "comparison": comparison,
         "questions": list(QUESTIONS.items()),
@@ -106,8 +100,26 @@ def write_comparison(
     return page
 
 
+def _entry(
+    number: int, prompts: PromptList, runs: Sequence[tuple[str, Sequence[Sequence[Path]]]], left: int, folder: Path
+) -> dict[str, Any]:
+    """What the page knows of a prompt, with its pictures put into its folder."""
+    sides = {"left": runs[left][1][number], "right": runs[1 - left][1][number]}
+    assert len(sides["left"]) == len(sides["right"])
+    shown = {
+        side: [_show(path, folder, f"images/{number:05d}_{side}_{k}.png") for k, path in enumerate(paths)]
+        for side, paths in sides.items()
+    }
+    return {
+        "id": prompts.ids[number],
+        "prompt": prompts.prompts[number],
+        "category": prompts.categories[number],
+        **shown,
+    }
+
+
 def read_key(out: Path) -> Key:
-    """What `write_comparison` wrote in OUT.
+    """Reads what `write_comparison` wrote in OUT.
 
     Raises:
       InputError: missing or damaged.
@@ -115,13 +127,30 @@ def read_key(out: Path) -> Key:
     path = out / KEY_FILE
     content = read_json(path, expected="the key that is written with a comparison's page")
     try:
-        label_a, label_b = content["labels"]
-        entries = content["prompts"]
-        left = {entry["id"]: entry["left"] for entry in entries}
-        categories = {entry["id"]: entry["category"] for entry in entries}
-        return Key(content["comparison"], (label_a, label_b), left, categories)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f'"{path}" is no comparison\'s key ({error}); write the comparison again') from error
+        labels = get_list(content, "labels")
+        if len(labels) != 2 or not all(isinstance(label, str) and is_text(label) for label in labels):
+            raise WrongValue(f"labels is {shown(labels)}; expected two texts")
+        entries = get_list(content, "prompts")
+        ids = [get_text(entry, "id") for entry in entries]
+        if len(set(ids)) < len(ids):
+            raise WrongValue("an id is there twice")
+        left = [get_number(entry, "left", least=0, most=1) for entry in entries]
+        categories = [get_text(entry, "category") for entry in entries]
+        return Key(
+            get_text(content, "comparison"),
+            (labels[0], labels[1]),
+            dict(zip(ids, left, strict=True)),
+            dict(zip(ids, categories, strict=True)),
+        )
+    except WrongValue as error:
+        raise InputError(f'"{path}" is no comparison\'s key ({error}); write the comparison again') from None
+
+
+def check_folder(out: Path) -> None:
+    """Raises InputError if OUT holds anything, and isn't a comparison's folder."""
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if there and not any(name.startswith(KEY_FILE) for name in there):  # or a kill's half-written one
+        raise InputError(f'"{out}" holds something else than a comparison, such as {there[0]}; choose another --out')
 
 
 def _digest(images: Sequence[Sequence[Path]]) -> str:
@@ -146,30 +175,3 @@ def _show(source: Path, folder: Path, name: str) -> str:
 def _columns(count: int) -> int:
     """Of a grid of so many samples without holes, no higher than wide: 4 for 8."""
     return next(columns for columns in range(math.isqrt(count - 1) + 1, count + 1) if count % columns == 0)
-
-
-def read_votes(path: Path, key: Key) -> dict[str, dict[str, str]]:
-    """The votes that a rater downloaded from the page: {prompt's id: {question: "left", "right" or "tie"}}.
-
-    Raises:
-      InputError: missing, damaged, or of another comparison.
-    """
-    content: dict[str, Any] = read_json(path, expected="the votes.json that a comparison's page gives")
-    if content.get("comparison") != key.comparison:
-        raise InputError(
-            f'"{path}" has votes of comparison {content.get("comparison")}, and the key is of {key.comparison}; name '
-            "the folder whose page they were given on"
-        )
-    votes = content.get("votes")
-    if not isinstance(votes, dict) or not all(_is_vote(key, *item) for item in votes.items()):
-        raise InputError(f'"{path}" has votes that the page doesn\'t give; download them again')
-    return votes
-
-
-def _is_vote(key: Key, prompt_id: str, answers: Any) -> bool:
-    return (
-        prompt_id in key.left
-        and isinstance(answers, dict)
-        and set(answers) <= set(QUESTIONS)
-        and all(answer in ("left", "right", "tie") for answer in answers.values())
-    )

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.json_values import get_list, get_number, get_object, get_text
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json, write_json
 
 RUN_FILE = "run.json"
+# Whose names are listed at a time; a damaged number must not make it billions.
+_MOST_IMAGES, _MOST_PX = 10_000_000, 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +85,19 @@ def read_run(folder: Path) -> Run:
     path = folder / RUN_FILE
     record = read_json(path, expected="what a finished or unfinished run writes there")
     try:
-        entries = [(str(entry["prompt"]), str(entry["category"]), str(entry["id"])) for entry in record["prompts"]]
-        prompts = PromptList(str(record["name"]), *zip(*entries, strict=True))
+        entries = get_list(record, "prompts")
+        columns = [tuple(get_text(entry, key) for entry in entries) for key in ("prompt", "category", "id")]
+        prompts = PromptList(get_text(record, "name"), *columns)
         run = Run(
-            str(record["title"]),
+            get_text(record, "title"),
             prompts,
-            int(record["samples_per_prompt"]),
-            int(record["size"]),
-            dict(record["settings"]),
+            get_number(record, "samples_per_prompt", least=1, most=max(1, _MOST_IMAGES // len(entries))),
+            get_number(record, "size", least=1, most=_MOST_PX),
+            get_object(record, "settings"),
         )
-        sha256 = record["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f'"{path}" is no run\'s record ({type(error).__name__}: {error}); start the run again'
-        ) from error
+        sha256 = get_text(record, "sha256")
+    except ValueError as error:  # also of PromptList
+        raise InputError(f'"{path}" is no run\'s record ({error}); start the run again') from None
     if sha256 != prompts.sha256:
         raise InputError(f'"{path}": its prompts are not those of its sha256: it was edited; start the run again')
     return run

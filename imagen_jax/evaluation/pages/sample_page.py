@@ -13,6 +13,9 @@ from urllib.parse import quote
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import write_text
 
+# Enough to tell two apart; all digits are in run.json.
+_HASH, _HASH_DIGITS = re.compile("[0-9a-f]{64}"), 12
+
 
 def write_page(
     out: Path, title: str, prompts: PromptList, images: Sequence[Sequence[Path]], settings: Mapping[str, Any]
@@ -22,7 +25,8 @@ def write_page(
     Args:
       out: the HTML file. It finds the pictures by their path from there, so that both may move together.
       images: for each prompt, the files of its samples.
-      settings: what to know about the run, shown in this order; what the prompts are is added.
+      settings: what to know about the run, shown in this order, hashes by their first 12 digits; what the prompts are
+        is added.
     """
     assert len(images) == len(prompts)
     facts = {**settings, "prompts": f"{prompts.name}, {len(prompts):,}", "prompts' sha256": prompts.sha256}
@@ -34,7 +38,7 @@ def write_page(
             title=html.escape(title),
             counts=f"{len(prompts):,} prompts, {sum(map(len, images)):,} samples",
             settings="\n".join(
-                f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd></div>"
+                f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(_shown(value))}</dd></div>"
                 for key, value in facts.items()
             ),
             categories="\n".join(f"<option>{html.escape(name)}</option>" for name in groups if name),
@@ -45,6 +49,16 @@ def write_page(
             layout="cards" if max(map(len, images)) == 1 else "rows",
         ),
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        return value[:_HASH_DIGITS]
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return "/".join(map(_shown, value)) or "none"
+    return str(value)
 
 
 def _section(category: str, rows: list[str]) -> str:

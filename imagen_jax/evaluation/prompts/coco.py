@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from imagen_jax.errors import InputError
+from imagen_jax.evaluation.bounds import check_count
+from imagen_jax.evaluation.json_values import is_text
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
-from imagen_jax.files import read_json
+from imagen_jax.files import read_json, user_path
 
 READINGS = ("captions", "images")
 _EXPECTED = 'COCO\'s captions, such as captions_val2014.json, an object with "images" and "annotations"'
+
+
+# The largest of COCO's, captions_train2014.json, has 66 MB; parsed it takes ten times as much memory.
+_MAX_BYTES = 90 * 2**20
+_MOST_ID = 2**53
 
 
 class _Caption(NamedTuple):
@@ -39,15 +47,20 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
       InputError: no such file, not JSON, not COCO's, an empty caption, an unknown reading, or fewer captions or images
         with captions than `count`.
     """
+    annotations = user_path(annotations)
     if reading not in READINGS:
         raise InputError(f'unknown reading "{reading}" of COCO; choose from: {", ".join(READINGS)}')
-    captions = _load(annotations)
+    check_count("count", count, least=1)
+    check_count("seed", seed, least=0)
+    captions, num_images = _load(annotations)
     of_image: dict[int, list[_Caption]] = {}
     for caption in captions:
         of_image.setdefault(caption.image_id, []).append(caption)
     of_each = [of_image[image_id] for image_id in sorted(of_image)]
+    if reading == "images" and num_images > len(of_each):
+        logging.info("%d of %d images have no caption, and are not drawn", num_images - len(of_each), num_images)
     there = len(captions) if reading == "captions" else len(of_each)
-    if not 0 < count <= there:
+    if count > there:
         raise InputError(f'{count} {reading} asked of "{annotations}", which has {there}; expected 1 to {there}')
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(there)[:count]
@@ -64,9 +77,9 @@ def read_coco(annotations: Path, *, reading: str, count: int = 30_000, seed: int
     )
 
 
-def _load(path: Path) -> list[_Caption]:
-    """Captions, sorted by id."""
-    content = read_json(path, expected=_EXPECTED)
+def _load(path: Path) -> tuple[list[_Caption], int]:
+    """Captions, sorted by id, and the number of images."""
+    content = read_json(path, expected=_EXPECTED, max_bytes=_MAX_BYTES)
     images = {
         _field(image, "id", int, path, "images", index) for index, image in enumerate(_list(content, "images", path))
     }
@@ -85,7 +98,7 @@ def _load(path: Path) -> list[_Caption]:
     twice = [key for key, times in Counter(caption.id for caption in captions).items() if times > 1]
     if twice:
         raise InputError(f'"{path}": caption {twice[0]} is there twice; download the file again')
-    return sorted(captions)
+    return sorted(captions), len(images)
 
 
 def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
@@ -97,6 +110,11 @@ def _list(content: dict[str, Any], key: str, path: Path) -> list[Any]:
 
 def _field(entry: Any, key: str, kind: type, path: Path, what: str, index: int) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind):
+    usable = isinstance(value, kind) and not isinstance(value, bool)
+    if isinstance(value, int) and not 0 <= value < _MOST_ID:
+        usable = False
+    if isinstance(value, str) and not is_text(value):
+        usable = False
+    if not usable:
         raise InputError(f'"{path}": {what}[{index}] has no "{key}" that can be used; expected {_EXPECTED}')
     return value

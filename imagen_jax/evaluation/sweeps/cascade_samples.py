@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imagen_jax.errors import InputError
+from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.evaluation.pages.run_folder import Run
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.evaluation.sweeps.grid import Point
@@ -69,18 +69,24 @@ class CascadeSamples:
         """Images `first` to `first + count` of a point: uint8 [count,H,W,3] by size, ascending.
 
         The text encoder runs when the first is asked for, once.
+
+        Raises:
+          NotFiniteError: a prediction was infinite or not a number; the message names the point, stage and image.
         """
         if self._text is None:
             self._text = self._cascade.embed(self._list.prompts)
         text = self._text.take(self.rows[first : first + count])
-        return self._cascade.sample(
-            text,
-            seed=self._seed,
-            first_index=first,
-            stop_at=self.sizes[-1],
-            **self._how,
-            **dict[str, Any](point.overrides),
-        )
+        try:
+            return self._cascade.sample(
+                text,
+                seed=self._seed,
+                first_index=first,
+                stop_at=self.sizes[-1],
+                **self._how,
+                **dict[str, Any](point.overrides),
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{point.name}: {error}") from error
 
     def settings(self, point: Point) -> dict[int, dict[str, Any]]:
         """Every sampling setting of every stage that runs, by size."""

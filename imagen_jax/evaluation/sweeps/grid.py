@@ -1,7 +1,9 @@
 """The points of a sweep: every combination of the values given for sampling settings."""
 
 import dataclasses
+import hashlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,9 @@ from imagen_jax.sampling.settings import SamplingSettings
 
 # What one value, where it isn't one a stage, is for; of the other settings for all stages.
 _BASE_ONLY, _SUPER_RESOLUTION_ONLY = ("guidance",), ("aug_level",)
+_MOST_POINTS = 10_000
+# Of a folder's name; file systems take up to 255.
+_MOST_BYTES = 200
 _FIELDS = {"guidance": "guidance_weight", "steps": "num_steps"}
 
 
@@ -43,26 +48,42 @@ def make_points(
       own: the stages' own settings, where a value isn't for all.
 
     Raises:
-      InputError: a value can't be parsed, is there twice, or isn't one for each stage.
+      InputError: a value can't be parsed, is there twice, or isn't one for each stage; or there are too many points.
     """
     choices = []
-    for name, texts in given.items():
-        if len(set(texts)) < len(texts) or not texts:
+    for name, given_texts in given.items():
+        texts = ["".join(text.split()) for text in given_texts]
+        if not texts or not all(texts):
+            raise InputError(
+                f"--{name}={','.join(given_texts)}: expected values separated by commas, none of them empty"
+            )
+        parsed = [_parse(name, text, parse[name], len(own)) for text in texts]
+        if any(values in parsed[:place] for place, values in enumerate(parsed)):
             raise InputError(f"--{name}={','.join(texts)}: expected values that are all different")
-        choices.append([(name, text, _parse(name, text, parse[name], len(own))) for text in texts])
+        choices.append([(name, text, values) for text, values in zip(texts, parsed, strict=True)])
     points = []
+    num_points = math.prod(map(len, choices))
+    if num_points > _MOST_POINTS:
+        raise InputError(f"{num_points:,} combinations of settings; expected {_MOST_POINTS:,} points at most")
     for chosen in itertools.product(*choices):
         parts = {name: text.replace("/", "_") for name, text, _ in chosen}
         varied = [parts[name] for name in parts if len(given[name]) > 1]
         points.append(
             Point(
-                name=",".join(f"{name}={text}" for name, text in parts.items()) or "default",
+                name=_folder_name(",".join(f"{name}={text}" for name, text in parts.items()) or "default"),
                 label=", ".join(varied or parts.values()) or "default",
                 values={name: values if len(values) > 1 else values[0] for name, _, values in chosen},
                 overrides={name: _one_each(name, values, own) for name, _, values in chosen},
             )
         )
     return points
+
+
+def _folder_name(name: str) -> str:
+    """The name itself or, where a file system would not take it, its beginning and some digits of its hash."""
+    if len(name.encode()) <= _MOST_BYTES:
+        return name
+    return f"{name[: _MOST_BYTES // 2]}...{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _parse(name: str, text: str, parse: Callable[[str], Any], num_stages: int) -> list[Any]:

@@ -5,6 +5,7 @@ Nothing here tells when or how fast it was made, so that the same sweep gives th
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imagen_jax.evaluation.base import Measure
+from imagen_jax.data.records import decode_image
+from imagen_jax.evaluation.base import Measure, Metric
 from imagen_jax.evaluation.pages.run_folder import Run, image_paths
 from imagen_jax.evaluation.pages.sample_page import write_page
+from imagen_jax.evaluation.reference import Reference
 from imagen_jax.evaluation.sweeps import curve
 from imagen_jax.files import write_bytes, write_json, write_text
-from imagen_jax.sampling.images import labelled_grid, save_png
+from imagen_jax.sampling.images import labelled_grid
 
 _GRID_IMAGES = 32
+# Of a terminal, for sentences.
+_WIDTH = 79
 
 
 def entry(measures: Mapping[str, Measure], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,8 +34,14 @@ def entry(measures: Mapping[str, Measure], about: Mapping[str, Any]) -> dict[str
     return {**numbers, **about, "caveats": caveats}
 
 
+def about(metrics: Sequence[Metric], reference: Reference | None) -> dict[str, Any]:
+    """Collects what numbers depend on besides the samples: what the metrics are made of, and the reference."""
+    found = {key: value for metric in metrics for key, value in metric.made_of.items()}
+    return found | ({"reference": reference.fingerprint} if reference else {})
+
+
 def describe(measures: Mapping[str, Measure]) -> str:
-    """A line a number, with what is known of it."""
+    """Returns a line per number with what is known of it, and then the notes, wrapped."""
     lines = []
     for name, measure in measures.items():
         said = []
@@ -43,12 +54,13 @@ def describe(measures: Mapping[str, Measure]) -> str:
         if measure.real is not None:
             said.append(f"real images {measure.real:.4g}")
         lines.append(f"  {name} {measure.value:.5g}" + (f" ({', '.join(said)})" if said else ""))
-    lines += [f"  note: {caveat}" for caveat in sorted({text for each in measures.values() for text in each.caveats})]
+    for caveat in sorted({text for each in measures.values() for text in each.caveats}):
+        lines += textwrap.wrap(f"  note: {caveat}", _WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 
 class Table:
-    """OUT/results.json, results.csv and, where there is a distance and an alignment, curve.png and curve.svg."""
+    """OUT/results.json, results.csv and, where there is a distance or an alignment, curve.png and curve.svg."""
 
     def __init__(self, out: Path, *, title: str, varied: str):
         """`varied`: the settings whose values are the labels of the curve."""
@@ -79,7 +91,7 @@ class Table:
         write_json(self._out / "results.json", self._entries)
         write_text(self._out / "results.csv", to_csv(self._entries, self._settings))
         axes = curve.axes_of(self._measures)
-        if axes:
+        if any(axes):
             pictures = curve.draw(
                 self._measures,
                 self._labels,
@@ -119,8 +131,13 @@ def show(folder: Path, run: Run) -> None:
     paths = image_paths(folder, run)
     first = [path for of_prompt in paths for path in of_prompt][:_GRID_IMAGES]
     captions = [prompt for prompt in run.prompts.prompts for _ in range(run.samples_per_prompt)][:_GRID_IMAGES]
-    save_png(labelled_grid([np.asarray(Image.open(path)) for path in first], captions, columns=8), folder / "grid.png")
+    pictures = [np.asarray(decode_image(path.read_bytes())) for path in first]
+    buffer = io.BytesIO()
+    Image.fromarray(labelled_grid(pictures, captions, columns=8)).save(buffer, "png")
+    write_bytes(folder / "grid.png", buffer.getvalue())
     if run.samples_per_prompt > 1:
         # The page says itself which prompts they are.
-        settings = {key: value for key, value in run.settings.items() if not key.startswith(("prompts", "settings"))}
-        write_page(folder / "index.html", run.title, run.prompts, paths, settings)
+        facts = {key: value for key, value in run.settings.items() if not key.startswith(("prompts", "settings"))}
+        stages = run.settings.get("settings", {})
+        facts |= {f"{size} px": settings for size, settings in stages.items()}
+        write_page(folder / "index.html", run.title, run.prompts, paths, facts)

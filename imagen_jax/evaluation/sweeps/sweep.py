@@ -25,14 +25,21 @@ from PIL import Image
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Measure, Metric, Samples, measure
+from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.image_folder import ImageFolder
+from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_object, is_text, shown
+from imagen_jax.evaluation.output_folders import POINTS, SWEEP_FILE
 from imagen_jax.evaluation.pages.run_folder import Run, image_path, write_run
 from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.files import read_json, write_bytes, write_json
 from imagen_jax.training import hosts
 
-_SWEEP, _RESULT = "sweep.json", "result.json"
+_RESULT = "result.json"
 _REPORT_EVERY_S = 10.0
+# Of a terminal, less one: a full line would be followed by an empty one.
+_WIDTH = 79
+_MEASURE = {field.name for field in dataclasses.fields(Measure)}
+
 _IMAGE_FILE = re.compile(r"(\d{6,})\.png")
 
 # (point, first index, number of images) -> uint8 [n,H,W,3] by size, ascending.
@@ -49,6 +56,9 @@ class Sweep:
       sizes: of the images, ascending.
       count: images a point and size.
       batch_size: images that are sampled together, and lost together by a kill.
+
+    Raises:
+      InputError: no images, or batches of none.
     """
 
     out: Path
@@ -57,9 +67,13 @@ class Sweep:
     count: int
     batch_size: int
 
+    def __post_init__(self) -> None:
+        check_count("count", self.count, least=1)
+        check_count("batch_size", self.batch_size, least=1)
+
     def folder(self, point: Point) -> Path:
         """Of a point."""
-        return self.out / "points" / point.name
+        return self.out / POINTS / point.name
 
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Says in OUT what is swept, or checks that it is what was begun there. On several hosts all call it.
@@ -71,19 +85,24 @@ class Sweep:
           InputError: OUT holds the sweep of something else; the message names what differs.
         """
         hosts.check_equal(dict(identity) | {"points": [point.name for point in self.points]})
-        path = self.out / _SWEEP
-        begun, there = path.is_file(), list(self.out.iterdir()) if self.out.is_dir() else []
+        path = self.out / SWEEP_FILE
+        begun = path.is_file()
+        foreign = None if begun else what_else(self.out)
         hosts.gather("looked")  # before any of them writes
         if begun:
-            before = read_json(path, expected="a sweep that was begun")["identity"]
-            differing = [key for key in identity if before.get(key) != identity[key]]
+            before = _read_sweep(path)["identity"]
+            # As JSON gives them back.
+            now = json.loads(json.dumps(dict(identity)))
+            differing = [key for key in now if before.get(key) != now[key]]
             if differing:
-                named = "; ".join(f"{key} is {identity[key]!r}, and was {before.get(key)!r}" for key in differing)
+                named = "; ".join(f"{key} is {shown(now[key])}, and was {shown(before.get(key))}" for key in differing)
                 raise InputError(
                     f'"{self.out}" has samples of another sweep: {named}. Choose another --out, or delete that folder'
                 )
-        elif not all(each.name.startswith(_SWEEP) for each in there):  # or a kill's half-written one
-            raise InputError(f'"{self.out}" holds something else than a sweep; choose another --out')
+        elif foreign:
+            raise InputError(
+                f'"{self.out}" holds {foreign}, which is something else than a sweep; choose another --out'
+            )
         if hosts.is_first():
             points = [point.name for point in self.points]
             shared = {"points": points, "sizes": list(self.sizes), "count": self.count}
@@ -106,8 +125,8 @@ class Sweep:
                 for size, images in sample(point, first, count).items():
                     for row, image in enumerate(images):
                         _write_png(image_path(self.folder(point), size=size, index=first + row), image)
-                place = f"point {number} of {len(self.points)}, {point.name}: {first + count} of {self.count} images"
-                progress.step(place, batches=jax.process_count())
+                place, state = f"point {number} of {len(self.points)}", f"{first + count} of {self.count} images"
+                progress.step(place, point.name, state, batches=jax.process_count())
             hosts.gather(point.name)  # they wait for each other
             yield point
 
@@ -134,9 +153,10 @@ class Sweep:
             "real": {name: each.value for name, each in of_real.items()},
         }
         fingerprint = list(images.values())[-1].fingerprint
-        found = read_json(path, expected="a point's result") if path.is_file() else {}
-        if hosts.everywhere(found.get("made_of") == made_of):
-            return {name: _restored(fields) for name, fields in found["measures"]}, fingerprint
+        # As JSON gives it back, where tuples are lists.
+        found = _kept_measures(path, json.loads(json.dumps(made_of)))
+        if hosts.everywhere(found is not None) and found is not None:
+            return found, fingerprint
         measures = measure(metrics, dataclasses.replace(samples, images=images))
         for name, of_one in of_real.items():
             measures[name] = dataclasses.replace(measures[name], real=of_one.value)
@@ -171,19 +191,28 @@ class Sweep:
 
 
 class _Progress:
-    """Says now and then how far the sampling is, and how long it will take."""
+    """Says now and then how far the sampling is, and how long it will take, in a line of a terminal."""
 
     def __init__(self, batches: int):
         self._left, self._done = batches, 0
         self._started = self._said = time.monotonic()
 
-    def step(self, place: str, *, batches: int) -> None:
+    def step(self, place: str, name: str, state: str, *, batches: int) -> None:
         self._done += batches
         now = time.monotonic()
         if now - self._said > _REPORT_EVERY_S:
             self._said = now
             minutes = (now - self._started) / self._done * max(0, self._left - self._done) / 60
-            logging.info("%s; %.1f minutes left for sampling all", place, minutes)
+            logging.info("%s", progress_line(place, name, f"{state}; {minutes:.1f} minutes left"))
+
+
+def progress_line(place: str, name: str, state: str, *, width: int = _WIDTH) -> str:
+    """Returns "place, name: state", the name shortened in its middle so that all of it fits into `width` characters."""
+    room = max(8, width - len(place) - len(state) - len(", : "))
+    if len(name) > room:
+        kept = room - len("...")
+        name = f"{name[: kept - kept // 2]}...{name[len(name) - kept // 2 :]}"
+    return f"{place}, {name}: {state}"
 
 
 def _present(folder: Path, sizes: Sequence[int]) -> set[int]:
@@ -196,8 +225,41 @@ def _present(folder: Path, sizes: Sequence[int]) -> set[int]:
     return set.intersection(*each)
 
 
-def _restored(fields: Mapping[str, Any]) -> Measure:
-    return Measure(**{**fields, "caveats": tuple(fields["caveats"])})
+def _kept_measures(path: Path, made_of: Mapping[str, Any]) -> dict[str, Measure] | None:
+    """What a point was measured to be, of the same and with the same; None where there is nothing that can be used."""
+    if not path.exists():
+        return None
+    try:
+        found = read_json(path, expected="a point's result")
+        if found.get("made_of") != made_of:
+            return None
+        return read_measures(found)
+    except (InputError, WrongValue) as error:
+        logging.warning("a point's result can't be used, and is measured again: %s", error)
+        return None
+
+
+def read_measures(result: Mapping[str, Any]) -> dict[str, Measure]:
+    """Reads the measures of a point's result.json. Raises WrongValue if they are something else."""
+    measures: dict[str, Measure] = {}
+    for entry in get_list(result, "measures"):
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise WrongValue(f"measures holds {shown(entry)}; expected pairs of a name and its numbers")
+        name, fields = entry
+        if not isinstance(fields, dict) or set(fields) != _MEASURE:
+            raise WrongValue(f"{name[:80]} is {shown(fields)}; expected {', '.join(sorted(_MEASURE))}")
+        numbers = [fields[key] for key in _MEASURE - {"kind", "caveats"}]
+        caveats = fields["caveats"]
+        if (
+            isinstance(fields["value"], bool | None)
+            or not all(number is None or type(number) in (int, float) for number in numbers)
+            or fields["kind"] not in ("distance", "alignment", "")
+            or not isinstance(caveats, list)
+            or not all(isinstance(text, str) for text in caveats)
+        ):
+            raise WrongValue(f"{name[:80]} has values of other types than a measure's")
+        measures[name] = Measure(**{**fields, "caveats": tuple(caveats)})
+    return measures
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
@@ -206,16 +268,43 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def _read_sweep(path: Path) -> dict[str, Any]:
+    """sweep.json, with all that `Sweep.begin` writes."""
+    content = read_json(path, expected="a folder that --cascade=... --out=FOLDER wrote")
+    try:
+        get_object(content, "identity")
+        count = get_number(content, "count", least=1, most=2**31)
+        points, sizes = get_list(content, "points"), get_list(content, "sizes")
+        if not all(isinstance(name, str) and is_text(name) and _is_file_name(name) for name in points):
+            raise WrongValue(f"points is {shown(points)}; expected names")
+        if not all(type(size) is int and 0 < size <= 65_536 for size in sizes):
+            raise WrongValue(f"sizes is {shown(sizes)}; expected sizes in pixels")
+    except WrongValue as error:
+        raise InputError(f'"{path}" is damaged ({error}); choose another --out, or delete that folder') from None
+    return content | {"count": count}
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & set("/\0") and len(name.encode()) <= 255
+
+
+def what_else(out: Path, *, own: str = SWEEP_FILE) -> str | None:
+    """Says what a folder holds besides the file `own`, whole or half-written: "a.txt, ..."; None if nothing."""
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in there if not name.startswith(own)]
+    return f"{others[0]}{', ...' if len(others) > 1 else ''}" if others else None
+
+
 def describe_status(out: Path) -> str:
-    """How far a sweep is: a line a point.
+    """Says how far a sweep is: one line per point.
 
     Raises:
-      InputError: there is none in `out`.
+      InputError: there is none in `out`, or its sweep.json is damaged.
     """
-    sweep = read_json(out / _SWEEP, expected="a folder that --cascade=... --out=FOLDER wrote")
+    sweep = _read_sweep(out / SWEEP_FILE)
     lines, total = [], 0
     for name in sweep["points"]:
-        folder = out / "points" / name
+        folder = out / POINTS / name
         there = len(_present(folder, sweep["sizes"]))
         total += there
         measured = "measured" if (folder / _RESULT).is_file() else "not measured"
