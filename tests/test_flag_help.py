@@ -68,7 +68,7 @@ def test_every_flag_is_there_with_a_sentence(helps: dict[str, list], main: str):
 
 def test_required_flags_come_first_and_are_marked(helps: dict[str, list]):
     text = helps["imagen_jax.sample"][0]["80"]
-    assert text.index("Required:\n  --cascade=") < text.index("--out=TEXT  (required)") < text.index("Further options:")
+    assert text.index("Required:\n  --cascade=") < text.index("--out=PATH  (required)") < text.index("Further options:")
     assert "Text encoder:\n" in text and "Devices:\n" in text and "Sampling settings:\n" in text
 
 

@@ -164,9 +164,10 @@ def test_numbers_are_printed_though_they_can_t_be_written(tmp_path, monkeypatch,
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    images = write_folder(tmp_path / "images")
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(StorageError, match="No space left on device"):
-        measure_images(str(write_folder(tmp_path / "images")), tmp_path / "out", CORNERS, data_dir=tmp_path)
+        measure_images(str(images), tmp_path / "out", CORNERS, data_dir=tmp_path)
     assert "corner_deviation_8" in capsys.readouterr().out
 
 

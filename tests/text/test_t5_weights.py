@@ -149,7 +149,7 @@ def test_devices_that_can_not_hold_or_divide_it_are_refused(folder):
     for devices in ([], jax.devices()[:1] * 2):
         with pytest.raises(InputError, match="expected at least one, and each once"):
             load_encoder(folder, devices=devices)
-    with pytest.raises(InputError, match="batch size must be at least 1"):
+    with pytest.raises(InputError, match="batch size must be a whole number, at least 1"):
         load_encoder(folder, batch_size=0)
 
 

@@ -234,10 +234,10 @@ def test_export_takes_the_newest_whole_one(tmp_path):
 
 def test_a_full_disk_is_said_clearly_and_costs_no_older_checkpoint(tmp_path):
     # Python ignores SIGXFSZ, so that a write beyond the limit is an error, as on a full disk.
-    program = [sys.executable, "-m", "tests.training.full_disk", str(tmp_path)]
+    program = [sys.executable, "-m", "tests.training.full_disk", str(tmp_path), "1024"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == EXIT_STORAGE, done.stderr
-    line = r'error: can\'t write checkpoints to "[^"]*": File too large; make space [^\n]*\n'
+    line = r'error: can\'t write checkpoints to "[^"]*": File too large; make space[^\n]*\n'
     assert re.fullmatch(line, done.stderr), done.stderr
     checkpointer, batches = Checkpointer(tmp_path, keep=3), tiny.positions()
     restored = checkpointer.restore(jax.device_put(tiny.state(seed=3)), batches)

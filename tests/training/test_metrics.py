@@ -99,8 +99,9 @@ def test_tensorboard_reads_what_is_written(tmp_path):
 
 def test_a_full_disk_is_said_where_it_is_met(tmp_path):
     writer = MetricWriter(tmp_path, first_step=0)
-    writer._board._file.close()
+    board: Any = writer._board
+    board._file.close()
     message = r'can\'t write ".*tensorboard": No space left on device'
-    with open("/dev/full", "wb", buffering=0) as writer._board._file, pytest.raises(StorageError, match=message):
+    with open("/dev/full", "wb", buffering=0) as board._file, pytest.raises(StorageError, match=message):
         writer.scalars(1, {"train/loss": 0.5})
     writer._file.close()
