@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags, logging
 
 from benchmarks import recipes_report
-from imagen_jax import build, cli
+from imagen_jax import cli, evaluators
 from imagen_jax.data.sources import open_source
 from imagen_jax.evaluation.base import Samples
 from imagen_jax.evaluation.frechet import cell_colours, frechet_distance
@@ -54,7 +54,7 @@ def main() -> None:
     """Trains, measures and writes the report."""
     work = Path(_WORK.value)
     data = open_source(SOURCE, data_dir="datasets")
-    real = to_uint8(build.source_images(data, range(len(data)), image_size=BASE_SIZE))
+    real = to_uint8(evaluators.source_images(data, range(len(data)), image_size=BASE_SIZE))
     for recipe in _RECIPES.value:
         cascade = load_cascade(_train(recipe, work / recipe))
         grid = work / recipe / "grid.json"

@@ -24,6 +24,8 @@ _FAILURES = (
     *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO),  # gone, or broken
     *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNABORTED),  # a network's
 )
+# In words of their own: TFDS.
+_OTHER_WORDS = ((errno.ENOSPC, "Not enough disk space"),)
 _REMEDY = "make space, or mount it again, and run the same command again"
 
 _background: list[str] = []  # what failed in threads of libraries, for `raise_background_failure`
@@ -40,8 +42,8 @@ def describe_failure(error: BaseException) -> str | None:
             return f"{os.strerror(link.errno)}{path}"
     for link in _chain(error):
         message = str(link)
-        for number in _FAILURES:
-            if os.strerror(number) in message:
+        for number, words in [*((number, os.strerror(number)) for number in _FAILURES), *_OTHER_WORDS]:
+            if words in message:
                 return os.strerror(number)
     return None
 

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from imagen_jax import build, cli
 from imagen_jax import config as config_lib
+from imagen_jax import evaluators as evaluators_lib
 from imagen_jax import workdir as workdir_lib
 from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices
 from imagen_jax.data.sources import open_source
@@ -75,7 +76,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         )
     text_store = build.open_text_store(config)
     source = open_source(config.data.source, data_dir=config.data.data_dir)
-    trained_on, held_out = build.split(config, source)
+    trained_on, held_out = evaluators_lib.split(config, source)
     captions = source.captions()
     config = resolve(config, captions=captions if trained_on is None else [captions[row] for row in trained_on])
     config_lib.validate(config, num_devices=jax.device_count())  # once more, as its length is known now
@@ -101,13 +102,13 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
     evaluators: list[tuple[int, Evaluator]] = []
     if config.prompts:
-        grid = build.sample_grid(config, stage=stage, source=source, text_store=text_store)
+        grid = evaluators_lib.sample_grid(config, stage=stage, source=source, text_store=text_store)
         evaluators.append((config.train.sample_every, grid))
     if config.evaluation.metrics:
-        metrics = build.sample_metrics(config, stage=stage, source=source, text_store=text_store)
+        metrics = evaluators_lib.sample_metrics(config, stage=stage, source=source, text_store=text_store)
         evaluators.append((config.evaluation.every, metrics))
     if held_out:
-        loss = build.held_out_loss(config, source=source, text_store=text_store, rows=held_out)
+        loss = evaluators_lib.held_out_loss(config, source=source, text_store=text_store, rows=held_out)
         evaluators.append((config.train.sample_every, loss))
     claim = Claim(workdir) if hosts.is_first() else None
     if claim:

@@ -42,6 +42,7 @@ ALLOWED["config_flag"] = BASE
 ALLOWED["flag_help"] = BASE | {"shared_flags", "sampling_flags"}
 ALLOWED["flag_parsing"] = BASE | {"config_flag", "flag_help", "foreign_flags"}
 ALLOWED["cli"] = BASE | {"flag_parsing", "jax_settings"}
+ALLOWED["evaluators"] = ALLOWED["build"] | {"build"}
 ALLOWED["sampling_flags"] = BASE | {"shared_flags", "diffusion"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}

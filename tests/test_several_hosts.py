@@ -77,7 +77,7 @@ def test_preempted_then_killed_and_at_last_on_one_host_a_run_ends_as_if_nothing_
         assert [process.wait(timeout=60) for process in processes] == [EXIT_PREEMPTED] * 2
     stopped = last_step(folder / "run")
     assert (folder / "run" / "checkpoints" / str(stopped)).is_dir()
-    assert {"perf/slowest_host", "perf/data_wait_s"} <= read_metrics(folder / "run")[0].keys()
+    assert {"perf/slowest_host", "perf/data_wait_s"} <= read_metrics(folder / "run")[-1].keys()
 
     # kill -9 of one: the other ends by itself.
     with two_hosts(folder, "run") as processes:

@@ -28,6 +28,7 @@ def raised_from(cause: BaseException) -> Exception:
         (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
         (raised_from(OSError(errno.EIO, "Input/output error")), "Input/output error"),
         (RuntimeError("UNKNOWN: Failed to write: No space left on device [/a/b]"), "No space left on device"),
+        (OSError("Not enough disk space. Needed: Unknown size"), "No space left on device"),
         (ExceptionGroup("two", [KeyError("a"), OSError(errno.EDQUOT, "Disk quota exceeded")]), "Disk quota exceeded"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"), None),
         (PermissionError(errno.EACCES, "Permission denied", "/a/b"), None),

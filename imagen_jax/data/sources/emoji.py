@@ -1,6 +1,7 @@
 """The emoji data set: about 3,800 pictures captioned like "red apple, openmoji style", built from pip packages."""
 
 import dataclasses
+import logging as std_logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ def _built(resolution: int, data_dir: str) -> Any:
             f'the emoji data set needs the package "{error.name}", which is not installed: pip install imagen_jax[demo]'
         ) from error
 
+    # TFDS warns of every resolution that is none of the builder's named ones.
+    std_logging.getLogger("absl").addFilter(_is_not_about_configurations)
     builder = emoji_builder.Emoji.at(resolution, data_dir=data_dir)
     if builder.data_path.exists():  # whole, since TFDS renames it when it is; and a read-only disk takes no lock
         return builder
@@ -147,6 +150,10 @@ def _built(resolution: int, data_dir: str) -> Any:
             f'the emoji data set can\'t be built in "{data_dir}" ({error.strerror}); choose another --data_dir'
         ) from error
     return builder
+
+
+def _is_not_about_configurations(record: std_logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Using custom data configuration")
 
 
 def _build(builder: Any, resolution: int) -> None:
