@@ -28,6 +28,7 @@ from imagen_jax.errors import (
     NotFiniteError,
     StorageError,
 )
+from imagen_jax.terminal import fit
 
 _EXIT_CRASH = 1
 _LAST_WORDS_S = 1.0
@@ -85,7 +86,7 @@ def _report(error: Exception) -> int:
         return EXIT_STORAGE
     # A folder that may not be written: the user's to mend. Without a file name it may be a bug.
     if isinstance(error, OSError) and error.filename is not None:
-        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        _say(f"error: {error.strerror}: {error.filename}")
         return EXIT_BAD_INPUT
     traceback.print_exc()
     return _EXIT_CRASH
@@ -93,7 +94,7 @@ def _report(error: Exception) -> int:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # sent to a file on the disk that is full
-        print(line, file=sys.stderr, flush=True)
+        print(fit(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _flush() -> None:
@@ -120,13 +121,11 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-# Logging.
-
-
 class _PlainFormatter(std_logging.Formatter):
     def format(self, record: std_logging.LogRecord) -> str:
         message = super().format(record)
-        return message if record.levelno <= std_logging.INFO else f"{record.levelname.lower()}: {message}"
+        line = message if record.levelno <= std_logging.INFO else f"{record.levelname.lower()}: {message}"
+        return fit(line, sys.stderr)
 
 
 def _quiet_logging(*, verbose: bool) -> None:

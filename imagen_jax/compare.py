@@ -21,6 +21,7 @@ from imagen_jax.evaluation.pages.run_folder import check_same_prompts
 from imagen_jax.evaluation.pages.vote_files import once_each, read_votes
 from imagen_jax.evaluation.pages.votes import count_votes, votes_table
 from imagen_jax.files import user_path
+from imagen_jax.terminal import say
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of two runs, separated by a comma: of sample, a sweep, or its point.")
 _VOTES = flags.DEFINE_list("votes", None, "Files of votes, one of each rater, separated by commas.")
@@ -62,7 +63,7 @@ def _write(folders: list[Path], out: Path) -> None:
     if a.title == b.title:
         labels = [f"{a.title} ({folder})" for folder in folders]
     page = write_comparison(out, a.prompts, list(zip(labels, (images_a, images_b), strict=True)), seed=_SEED.value)
-    print(f"{len(a.prompts)} prompts: open {page}; {out / KEY_FILE} is not for raters")
+    say(f"{len(a.prompts)} prompts: open {page}; {out / KEY_FILE} is not for raters")
 
 
 if __name__ == "__main__":

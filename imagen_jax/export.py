@@ -16,6 +16,7 @@ from imagen_jax.files import user_path
 from imagen_jax.sampling.export_folder import check_can_write, check_finite_params, write_cascade
 from imagen_jax.sampling.folder import STAGE_FILE, read_stage_config
 from imagen_jax.shared_flags import define_path
+from imagen_jax.terminal import say
 from imagen_jax.text.encoder import has_weights, identify_encoder
 from imagen_jax.training.checkpoint import load_ema_params
 
@@ -50,10 +51,10 @@ def main() -> None:
         check_finite_params(ema_params, f'"{workdir}", step {step}, stage of {configs[number].image_size} px')
         configs[number] = dataclasses.replace(configs[number], step=step, text_encoder=str(folder.resolve()))
         params.append(ema_params)
-        print(f"{workdir}: {configs[number].image_size} px, step {step}")
+        say(f"{workdir}: {configs[number].image_size} px, step {step}")
     copied = _COPY_ENCODER.value or not has_weights(folder)
     write_cascade(out, configs, params, encoder_folder=folder if copied else None)
-    print(f"cascade: {out}")
+    say(f"cascade: {out}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from imagen_jax.data.sources import open_source
 from imagen_jax.data.text_store import DEFAULT_SHARD_SIZE, DTYPES, Manifest
 from imagen_jax.data.text_store_writer import Progress, check_folder, write_text_store
 from imagen_jax.errors import InputError
+from imagen_jax.terminal import say
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.text.untrained import write_untrained_encoder
 
@@ -91,7 +92,7 @@ def main() -> None:
         num_hosts=num_hosts,
         on_shard=log if manifest.num_shards > 1 else None,
     )
-    print(f"{_OUT.value}: {_describe(progress, manifest, seconds=time.perf_counter() - start)}")
+    say(f"{_OUT.value}: {_describe(progress, manifest, seconds=time.perf_counter() - start)}")
 
 
 def _make_encoder(captions: Sequence[str]) -> Path:
@@ -99,7 +100,7 @@ def _make_encoder(captions: Sequence[str]) -> Path:
     out = Path(_OUT.value)
     folder = out.with_name(f"{out.name}_encoder")
     write_untrained_encoder(captions, folder)
-    print(f"{folder}: an untrained encoder; it tells these captions apart and knows nothing else")
+    say(f"{folder}: an untrained encoder; it tells these captions apart and knows nothing else")
     return folder
 
 

@@ -19,6 +19,7 @@ from imagen_jax.sampling.prompts import check_prompts, read_prompts_file
 from imagen_jax.sampling.remarks import find_remarks
 from imagen_jax.sampling.samples_folder import SamplesFolder
 from imagen_jax.sampling_flags import SETTINGS
+from imagen_jax.terminal import say
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.tokenizer import check_captions
 
@@ -78,7 +79,7 @@ def main() -> None:
         **overrides,
     )
     out.write(images)
-    print(f"{len(prompts)} images at {', '.join(map(str, images))} px: {_OUT.value}/grid.png and the PNGs beside it")
+    say(f"{len(prompts)} images at {', '.join(map(str, images))} px: {_OUT.value}/grid.png and the PNGs beside it")
 
 
 def _describe(weak: Cascade | None, *, settings: dict[str, Any]) -> dict[str, Any]:

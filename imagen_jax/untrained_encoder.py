@@ -10,6 +10,7 @@ from absl import flags
 
 from imagen_jax import cli, shared_flags
 from imagen_jax.data.sources import open_source
+from imagen_jax.terminal import say
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.text.untrained import write_untrained_encoder
 
@@ -47,7 +48,7 @@ def main() -> None:
         num_heads=_NUM_HEADS.value,
     )
     encoder = load_encoder(_OUT.value)
-    print(f"{_OUT.value}: {encoder.name}; random weights, vocabulary from the captions of {source.spec}")
+    say(f"{_OUT.value}: {encoder.name}; random weights, vocabulary from the captions of {source.spec}")
 
 
 if __name__ == "__main__":

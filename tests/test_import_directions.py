@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((REPO / "configs").glob("*.py"))
 LAUNCH = sorted((REPO / "launch").glob("*.py"))
 
-BASE = {"types", "errors", "registry", "files", "storage", "fields"}
+BASE = {"types", "errors", "registry", "files", "storage", "fields", "terminal"}
 PARTS = {"diffusion", "models", "text", "data"}
 RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.

@@ -21,6 +21,7 @@ from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.evaluation.sweeps.sweep import Sweep
 from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
+from imagen_jax.terminal import say
 from imagen_jax.training import hosts
 
 
@@ -105,7 +106,7 @@ def measure_cascade(
     for point in sweep.sample(samples.sample, samples.run):
         measures, fingerprint = sweep.score(point, metrics, asked, of_real)
         if hosts.is_first():
-            print(f"{point.name}\n{report.describe(measures)}", flush=True)
+            say(f"{point.name}\n{report.describe(measures)}")
             entry = {
                 "point": point.name,
                 **point.values,
@@ -114,7 +115,7 @@ def measure_cascade(
             table.add(entry, measures, settings=settings[point.name], label=point.label)
             report.show(sweep.folder(point), samples.run(point))
     if hosts.is_first():
-        print(f"results: {out / 'results.csv'} and what lies beside it; images: {out / 'points'}")
+        say(f"results: {out / 'results.csv'} and what lies beside it; images: {out / 'points'}")
     hosts.gather("written")  # at the end they wait for each other for seconds only
 
 

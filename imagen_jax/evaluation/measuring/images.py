@@ -13,6 +13,7 @@ from imagen_jax.evaluation.output_folders import POINTS, SWEEP_FILE
 from imagen_jax.evaluation.sweeps import report
 from imagen_jax.evaluation.sweeps.sweep import what_else
 from imagen_jax.files import read_json, write_json
+from imagen_jax.terminal import say
 from imagen_jax.training import hosts
 
 RESULTS_FILE = "results.json"
@@ -35,7 +36,7 @@ def measure_images(spec: str, out: Path, options: MetricOptions, *, crop_to: int
     check_out(out)
     images, said = open_set(spec, data_dir=data_dir)
     if said and hosts.is_first():
-        print(said, flush=True)
+        say(said)
     hosts.check_equal({"--images": images.fingerprint})
     check_out(out, fingerprint=images.fingerprint)
     shape = next(iter(images.read(range(1)))).shape
@@ -50,9 +51,9 @@ def measure_images(spec: str, out: Path, options: MetricOptions, *, crop_to: int
         about["num_unreadable"] = len(images.bad)
     if hosts.is_first():
         # First of all: a disk that is full costs the file, and not the numbers.
-        print(report.describe(found), flush=True)
+        say(report.describe(found))
         write_json(out / RESULTS_FILE, report.entry(found, about | report.about(metrics, reference)))
-        print(f"results: {out / RESULTS_FILE}")
+        say(f"results: {out / RESULTS_FILE}")
 
 
 def check_out(out: Path, *, fingerprint: str | None = None) -> None:
