@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 _NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("guidance_scale", "cfg_scale", "cfg", "scale", "guidance_weight", "cond_scale"), ("guidance",)),
     **dict.fromkeys(
-        ("num_inference_steps", "inference_steps", "sampling_steps", "sample_steps", "ddim_steps", "timesteps"),
+        ("num_inference_steps", "inference_steps", "sampling_steps", "sample_steps", "ddim_steps"),
         ("steps", "config.sampling.num_steps"),
     ),
     **dict.fromkeys(
@@ -14,7 +14,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
         ("config.train.num_steps", "steps"),
     ),
     **dict.fromkeys(("scheduler", "solver", "method"), ("sampler", "config.sampling.sampler")),
-    "sigmas": ("times",),
+    **dict.fromkeys(("sigmas", "timesteps"), ("times",)),
     "guidance_scale_range": ("guidance_interval",),
     "rescale": ("guidance_rescale",),
     "ddim_eta": ("eta",),

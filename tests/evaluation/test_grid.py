@@ -75,3 +75,8 @@ def test_names_fit_into_a_file_system_and_stay_apart():
     values = [":".join(["1", *(f"0.{k}{n}" for n in range(100)), "0"]) for k in (8, 9)]
     points = make_points({"guidance_interval": values}, PARSE, OWN)
     assert all(len(point.name) <= 200 for point in points) and len({point.name for point in points}) == 2
+
+
+def test_levels_with_commas_are_not_taken_for_points_of_one_step_each():
+    with pytest.raises(InputError, match=r"--times=1,0.7: levels are separated by colons, --times=1:0.7; commas"):
+        make_points({"times": ["1", "0.7"]}, {"times": float}, OWN)

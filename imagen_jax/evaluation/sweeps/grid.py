@@ -60,6 +60,12 @@ def make_points(
         parsed = [_parse(name, text, parse[name], len(own)) for text in texts]
         if any(values in parsed[:place] for place, values in enumerate(parsed)):
             raise InputError(f"--{name}={','.join(texts)}: expected values that are all different")
+        if name == "times" and len(texts) > 1 and not any(":" in text for text in texts):
+            # Each by itself would be a point of a single step, which nobody means.
+            raise InputError(
+                f"--times={','.join(texts)}: levels are separated by colons, --times={':'.join(texts)}; commas "
+                "separate points"
+            )
         choices.append([(name, text, values) for text, values in zip(texts, parsed, strict=True)])
     points = []
     num_points = math.prod(map(len, choices))
