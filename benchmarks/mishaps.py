@@ -37,10 +37,10 @@ _FULL_DISKS = flags.DEFINE_integer("full_disks", 20, "How many full disks.", low
 _DAMAGES = flags.DEFINE_integer("damages", 20, "How many damages of the newest checkpoint.", lower_bound=0)
 _HOSTS = flags.DEFINE_integer("hosts", 1, "Processes of the run; each kill takes one of them.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments and of the damages.")
-_STEPS = flags.DEFINE_integer("steps", 200, "Steps of the whole run.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 500, "Steps of the whole run.", lower_bound=1)
 
 _DISK_MB = 64
-_DEADLINE_S = 300.0
+_DEADLINE_S = 1800.0
 # Lines of the usual log, and what jax and gloo print where a process of several goes.
 _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
