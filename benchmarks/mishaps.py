@@ -37,7 +37,7 @@ _FULL_DISKS = flags.DEFINE_integer("full_disks", 20, "How many full disks.", low
 _DAMAGES = flags.DEFINE_integer("damages", 20, "How many damages of the newest checkpoint.", lower_bound=0)
 _HOSTS = flags.DEFINE_integer("hosts", 1, "Processes of the run; each kill takes one of them.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments and of the damages.")
-_STEPS = flags.DEFINE_integer("steps", 500, "Steps of the whole run.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 800, "Steps of the whole run.", lower_bound=1)
 
 _DISK_MB = 64
 _DEADLINE_S = 1800.0
@@ -57,12 +57,13 @@ class Run:
         self.folder, self.workdir, self._log, self._chance = folder, folder / name, folder / f"{name}.log", chance
         self.start_up_s = 30.0
 
-    def start(self) -> list[subprocess.Popen[Any]]:
-        """Starts the command, on all hosts; what it prints goes to a log that is emptied first."""
+    def start(self, num_steps: int = 0) -> list[subprocess.Popen[Any]]:
+        """Starts the command, on all hosts, for --steps steps; what it prints goes to a log that is emptied first."""
+        command = _train(self.folder, self.workdir, num_steps or _STEPS.value)
         environments = [{}] if _HOSTS.value == 1 else host_environments(_HOSTS.value, 1)
         with self._log.open("wb") as log:
             return [
-                subprocess.Popen(_train(self.folder, self.workdir), env=os.environ | host, stdout=log, stderr=log)
+                subprocess.Popen(command, env=os.environ | host, stdout=log, stderr=log)
                 for host in environments
             ]
 
@@ -71,9 +72,9 @@ class Run:
         codes = [process.wait(timeout=_DEADLINE_S) for process in processes]
         return next((code for code in codes if code and code != -signal.SIGKILL), 0)
 
-    def finish(self) -> None:
+    def finish(self, num_steps: int = 0) -> None:
         """Runs the command to its end."""
-        started, processes = time.monotonic(), self.start()
+        started, processes = time.monotonic(), self.start(num_steps)
         while not self.steps() and any(process.poll() is None for process in processes):
             time.sleep(0.02)
         self.start_up_s = time.monotonic() - started
@@ -117,6 +118,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _prepare(folder)
+        # What is compiled in it is not compiled again, by which the start-up of all others is the same.
+        Run(folder, "first", random.Random(0)).finish(num_steps=1)
         straight = Run(folder, "straight", random.Random(0))
         straight.finish()
         print(f"start-up takes {straight.start_up_s:.1f} s", flush=True)
@@ -231,7 +234,7 @@ def _prepare(folder: Path) -> None:
         )
 
 
-def _train(folder: Path, workdir: Path) -> list[str]:
+def _train(folder: Path, workdir: Path, num_steps: int) -> list[str]:
     return [
         *(sys.executable, "-m", "imagen_jax.train", "--config=configs/emoji_base.py:demo", f"--workdir={workdir}"),
         "--config.data.source=emoji/32/food:train",
@@ -240,7 +243,9 @@ def _train(folder: Path, workdir: Path) -> list[str]:
         "--config.data.batch_size=8",
         "--config.model.channels=8",
         "--config.prompts=()",
-        f"--config.train.num_steps={_STEPS.value}",
+        f"--config.train.num_steps={num_steps}",
+        # Of the whole run, however long this one is: the program compiled is then the same.
+        f"--config.optimizer.decay_steps={_STEPS.value}",
         "--config.train.checkpoint_every=4",
         "--config.train.log_every=1",
     ]
