@@ -62,10 +62,7 @@ class Run:
         command = _train(self.folder, self.workdir, num_steps or _STEPS.value)
         environments = [{}] if _HOSTS.value == 1 else host_environments(_HOSTS.value, 1)
         with self._log.open("wb") as log:
-            return [
-                subprocess.Popen(command, env=os.environ | host, stdout=log, stderr=log)
-                for host in environments
-            ]
+            return [subprocess.Popen(command, env=os.environ | host, stdout=log, stderr=log) for host in environments]
 
     def wait(self, processes: list[subprocess.Popen[Any]]) -> int:
         """Returns the first exit code that isn't 0; a host that has lost the others ends by itself."""
