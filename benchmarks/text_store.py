@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from absl import flags
 
 from configs import emoji_base
 from imagen_jax import build, cli
-from imagen_jax.data.pipeline import make_dataset, pad_text, prefetch_to_devices
+from imagen_jax.data.pipeline import make_dataset, prefetch_to_devices, stack_text
 from imagen_jax.data.sources import open_source
 from imagen_jax.data.sources.base import Source
 from imagen_jax.data.text_store import DTYPES, Manifest, TextStore
@@ -147,14 +147,9 @@ def _read_seconds(store: TextStore) -> float:
     rng = np.random.default_rng(0)
 
     def run() -> None:
-        _batch([store[i] for i in rng.integers(len(store), size=BATCH_SIZE)])
+        stack_text([store[i] for i in rng.integers(len(store), size=BATCH_SIZE)], PADDED_TOKENS)
 
     return _median_seconds(run)
-
-
-def _batch(embeddings: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    columns = zip(*(pad_text(emb, PADDED_TOKENS) for emb in embeddings), strict=True)
-    return tuple(np.stack(column) for column in columns)
 
 
 def _median_seconds(run: Callable[[], None]) -> float:

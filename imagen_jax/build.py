@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from imagen_jax.conditions import Condition, LowRes, Text, inputs
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
@@ -28,7 +29,7 @@ from imagen_jax.sampling.stage import Stage
 from imagen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.plan import Work, count_work
-from imagen_jax.training.state import create_state, model_inputs
+from imagen_jax.training.state import create_state
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 
 # Of one example beside another: chosen by us, far above what any useful weighting reaches.
@@ -97,8 +98,8 @@ def _check_sampling(config: Any) -> None:
     with _named("config.sampling"):
         stage = Stage(
             model(config),
-            image_size=config.data.image_size,
-            low_res_size=config.data.low_res_size or None,
+            conditions=conditions(config),
+            shape=(config.data.image_size, config.data.image_size, _IMAGE_CHANNELS),
             schedule=config.diffusion.schedule,
             prediction=config.diffusion.prediction,
             settings=SamplingSettings(**config.sampling.to_dict()),
@@ -164,17 +165,36 @@ def schedule(config: Any) -> Schedule:
     return make_schedule(config.diffusion.schedule, image_size=config.data.image_size)
 
 
-def loss_fn(config: Any) -> LossFn:
-    """The loss of `config.diffusion` for the network of `config.model`."""
+def loss_fn(config: Any, *, drop: bool = True) -> LossFn:
+    """The loss of `config.diffusion` for the network of `config.model`; `drop`: as of `conditions`."""
     diffusion = config.diffusion
     return make_loss_fn(
         model(config),
+        conditions=conditions(config, drop=drop),
         schedule=schedule(config),
         prediction=diffusion.prediction,
         weighting=diffusion.weighting,
-        caption_drop_rate=diffusion.caption_drop_rate,
-        max_aug_level=diffusion.max_aug_level,
     )
+
+
+def conditions(config: Any, *, text_width: int = 0, drop: bool = True) -> tuple[Condition, ...]:
+    """What the network of a config is told.
+
+    Args:
+      text_width: D of the texts, which only shapes depend on.
+      drop: whether captions are dropped, as in training.
+    """
+    data, diffusion = config.data, config.diffusion
+    text = Text(data.max_tokens, text_width, drop_rate=diffusion.caption_drop_rate if drop else 0.0)
+    if not data.low_res_size:
+        return (text,)
+    return text, LowRes(data.image_size // data.low_res_size, max_aug_level=diffusion.max_aug_level)
+
+
+def _trained_shape(config: Any) -> tuple[int, ...]:
+    """(H, W, C) of the images, or crops of them, that a config trains on."""
+    size = config.data.crop_size or config.data.image_size
+    return size, size, _IMAGE_CHANNELS
 
 
 def step(config: Any, *, platform: str | None = None) -> Any:
@@ -198,17 +218,8 @@ def step(config: Any, *, platform: str | None = None) -> Any:
 
 def batch_shapes(config: Any, *, text_width: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch's arrays [B,...] as the data pipeline makes them, B of all devices together."""
-    data = config.data
-    size = data.crop_size or data.image_size
-    shapes = {
-        "image": ((size, size, 3), jnp.float32),
-        "text_emb": ((data.max_tokens, text_width), jnp.bfloat16),
-        "text_mask": ((data.max_tokens,), jnp.bool_),
-    }
-    if data.low_res_size:
-        low_res = size * data.low_res_size // data.image_size
-        shapes["low_res"] = ((low_res, low_res, 3), jnp.float32)
-    return {name: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+    told = conditions(config, text_width=text_width)
+    return inputs.batch_shapes(told, _trained_shape(config), batch_size=config.data.batch_size)
 
 
 def text_width(config: Any) -> tuple[int, str]:
@@ -227,14 +238,8 @@ def work(config: Any, *, text_width: int) -> Work:
 
 def create(config: Any, *, text_width: int) -> Any:
     """`create(key)` -> a fresh TrainState; for `jax.jit`, or for `jax.eval_shape`, which needs no memory."""
-    inputs = model_inputs(
-        batch_size=1,
-        image_size=config.data.crop_size or config.data.image_size,
-        text_width=text_width,
-        max_tokens=config.data.max_tokens,
-        has_low_res=bool(config.data.low_res_size),
-    )
-    return lambda key: create_state(model(config), optimizer(config), key, inputs)
+    shapes = inputs.network_shapes(conditions(config, text_width=text_width), _trained_shape(config))
+    return lambda key: create_state(model(config), optimizer(config), key, shapes)
 
 
 def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from imagen_jax import build
-from imagen_jax.data.pipeline import make_dataset, pad_text
+from imagen_jax.data.pipeline import make_dataset, stack_text
 from imagen_jax.data.preprocess import full_image, stage_input
 from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
@@ -21,7 +21,6 @@ from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.held_out import HeldOutLoss
-from imagen_jax.training.step import make_loss_fn
 
 
 def split(config: Any, source: Source) -> tuple[list[int] | None, list[int]]:
@@ -45,16 +44,9 @@ def split(config: Any, source: Source) -> tuple[list[int] | None, list[int]]:
 
 def held_out_loss(config: Any, *, source: Source, text_store: TextStore, rows: Sequence[int]) -> HeldOutLoss:
     """The loss of these records of `source`, whole images with their captions."""
-    diffusion, data = config.diffusion, config.data
+    data = config.data
     return HeldOutLoss(
-        make_loss_fn(
-            build.model(config),
-            schedule=build.schedule(config),
-            prediction=diffusion.prediction,
-            weighting=diffusion.weighting,
-            caption_drop_rate=0.0,
-            max_aug_level=diffusion.max_aug_level,
-        ),
+        build.loss_fn(config, drop=False),
         make_dataset(
             source,
             text_store,
@@ -101,15 +93,11 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
                 f"{text_store.encoder_name}; name that encoder's folder"
             )
         embeddings |= dict(zip(unknown, encoder.encode_ragged(unknown), strict=True))
-    padded = [pad_text(embeddings[prompt], stage.max_tokens) for prompt in config.prompts]
-    text_emb, text_mask = (np.stack(column) for column in zip(*padded, strict=True))
-    low_res = None
+    given: dict[str, np.ndarray] = stack_text([embeddings[prompt] for prompt in config.prompts], stage.max_tokens)
     if stage.low_res_size:
         rows = [index_of[prompt] for prompt in config.prompts]
-        low_res = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
-    return SampleGrid(
-        make_stage(stage), text_emb=text_emb, text_mask=text_mask, captions=config.prompts, low_res=low_res
-    )
+        given["low_res"] = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
+    return SampleGrid(make_stage(stage), given=given, captions=config.prompts)
 
 
 def sample_metrics(config: Any, *, stage: StageConfig, source: Source, text_store: TextStore) -> SampleMetrics:

@@ -17,18 +17,41 @@ Images are NHWC, RGB.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
 
-# image, text_emb, text_mask and, for super-resolution stages, low_res.
+# What a network is told besides z and its noise level, by name: text_emb and text_mask; of a super-resolution stage
+# low_res and aug_logsnr; and whatever a condition of `conditions`, or of the user's own, adds. Each is [B,...]. Only
+# conditions and networks know the names: what stands between them passes the mapping on unread.
+Conditions = Mapping[str, Array]
+
+# What the data pipeline makes: "image", and what the conditions are made of.
 Batch = Mapping[str, Array]
 
 # A nested dict of arrays (flax.linen parameters).
 Params = Mapping[str, Any]
 
-# (z [B,H,W,3], logsnr [B]) -> x_hat [B,H,W,3]: the network with all its conditioning inside.
-DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+class Prediction(NamedTuple):
+    """What a denoiser says of z.
+
+    Attributes:
+      x: x_hat, of z's shape.
+      gamma: None or, of z's shape and in [0, 1], the variance that the network asks for in an ancestral step:
+        small^(1 - gamma) * large^gamma, of the two that `diffusion.gaussian.reverse_step` returns (Nichol & Dhariwal,
+        arXiv 2102.09672, Eq. 15).
+    """
+
+    x: jax.Array
+    gamma: jax.Array | None = None
+
+
+# (z [B,...], logsnr [B]) -> output [B,...]: a network with all its conditions inside.
+NetworkFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+# The same -> Prediction.
+DenoiseFn = Callable[[jax.Array, jax.Array], Prediction]

@@ -24,8 +24,9 @@ ALLOWED = {
     **dict.fromkeys(
         BASE | PARTS | {"__main__", "resolve", "config", "shared_flags", "jax_settings", "foreign_flags"}, BASE
     ),
-    **dict.fromkeys(RUNS, BASE | PARTS),
-    **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | RUNS | {"evaluation", "interop"}),
+    "conditions": BASE | {"diffusion"},
+    **dict.fromkeys(RUNS, BASE | PARTS | {"conditions"}),
+    **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | {"conditions"} | RUNS | {"evaluation", "interop"}),
 }
 ALLOWED["config_fields"] = BASE | {"resolve", "models"}
 ALLOWED["config"] = BASE | {"resolve", "config_fields"}

@@ -72,7 +72,7 @@ def test_the_store_holds_what_the_encoder_gives_in_the_order_of_the_source(root,
     assert len(store) == len(source) == len(CAPTIONS)
     assert (store.encoder_fingerprint, store.source_fingerprint) == (encoder.fingerprint, source.fingerprint)
     for i in range(len(source)):
-        emb, mask = encoder.encode([source[i]["caption"]])
+        emb, mask = encoder.encode([source[i]["caption"]]).values()
         np.testing.assert_array_equal(store[i], emb[0][mask[0]])
 
 

@@ -82,8 +82,7 @@ def make_dataset(
     def load(position: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         record = used[position]
         stage = stage_input(images[record], low_res_size=low_res_size, crop_size=crop_size, rng=rng)
-        text_emb, text_mask = pad_text(text_store[record], max_tokens)
-        return {**stage, "text_emb": text_emb, "text_mask": text_mask}
+        return stage | pad_text(text_store[record], max_tokens)
 
     positions = grain.MapDataset.range(len(used)).seed(seed)
     if shuffle:
@@ -94,12 +93,18 @@ def make_dataset(
     return blocks.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads))
 
 
-def pad_text(embedding: np.ndarray, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_text(embedding: np.ndarray, max_tokens: int) -> dict[str, np.ndarray]:
     """[n, D] -> text_emb bfloat16 [max_tokens, D], zero after the first n rows, and text_mask bool [max_tokens]."""
     num_tokens = min(len(embedding), max_tokens)
     padded = np.zeros((max_tokens, embedding.shape[1]), ml_dtypes.bfloat16)
     padded[:num_tokens] = embedding[:num_tokens]
-    return padded, np.arange(max_tokens) < num_tokens
+    return {"text_emb": padded, "text_mask": np.arange(max_tokens) < num_tokens}
+
+
+def stack_text(embeddings: Sequence[np.ndarray], max_tokens: int) -> dict[str, np.ndarray]:
+    """N arrays [n, D] -> text_emb bfloat16 [N, max_tokens, D] and text_mask bool [N, max_tokens]."""
+    padded = [pad_text(embedding, max_tokens) for embedding in embeddings]
+    return {name: np.stack([each[name] for each in padded]) for name in padded[0]}
 
 
 def check_batch_size(batch_size: int, divisor: int, *, what: str) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from imagen_jax.diffusion import gaussian
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.registry import lookup
-from imagen_jax.types import DenoiseFn
+from imagen_jax.types import NetworkFn
 
 # logsnr [B] -> [B]: log of the weight of x_hat's squared error that plain squared error in each space stands for, since
 # eps_hat - eps = -(alpha / sigma) (x_hat - x), and v's is SNR + 1 (Salimans & Ho, arXiv 2202.00512).
@@ -93,7 +93,7 @@ def logsnr_and_speed(schedule: Schedule, t: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def diffusion_loss(
-    network: DenoiseFn,
+    network: NetworkFn,
     image: jax.Array,
     *,
     keys: jax.Array,

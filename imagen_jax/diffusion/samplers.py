@@ -1,9 +1,10 @@
 """Samplers: from noise z_init to an image, along given noise levels, one `lax.scan` inside a compiled program.
 
 Signature of all: sample(denoise_fn, keys, z_init, *, logsnrs, ...) -> x [B,H,W,C] float32, with keys [B] (one an image,
-so that an image does not depend on its batch), z_init [B,H,W,C] ~ N(0, I) and logsnrs [N], concrete and rising
-(`spacings.noise_levels`). denoise_fn(z, logsnr) -> x_hat already holds text, low-resolution image, guidance and
-thresholding. It is called once a level, twice by Heun but at the last; the last call's x_hat is the image.
+so that an image does not depend on its batch), z_init [B,H,W,C] a draw of q(z | x) at the first level (N(0, I) where
+that is pure noise) and logsnrs [N], concrete and rising (`spacings.noise_levels`). denoise_fn(z, logsnr) -> Prediction
+already holds the conditions, guidance and thresholding. It is called once a level, twice by Heun but at the last; the
+last call's x_hat is the image.
 
 With alpha, sigma of `gaussian`, h = (logsnr_s - logsnr_t) / 2 is the step from t to s that the exponential integrators'
 papers write in lambda = log(alpha / sigma).
@@ -19,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.diffusion import gaussian
-from imagen_jax.diffusion.guidance import WithinInterval
+from imagen_jax.diffusion.guidance import ByLevel
 from imagen_jax.errors import InputError
 from imagen_jax.types import DenoiseFn
 
 # Evaluated at one level, or chosen by level.
-Denoiser = DenoiseFn | WithinInterval
+Denoiser = DenoiseFn | ByLevel
 
 
 class Place(NamedTuple):
@@ -38,13 +39,17 @@ class Place(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step sees: z here; the z that the last step left from; x_hat here, one and two evaluations before."""
+    """What a step sees: z here; the z that the last step left from; x_hat here, one and two evaluations before.
+
+    And `Prediction.gamma` here, which is None between steps.
+    """
 
     z: jax.Array
     z_before: jax.Array
     x: jax.Array
     x_before: jax.Array
     x_before2: jax.Array
+    gamma: jax.Array | None = None
 
 
 # (state, place, keys [B]) -> z at the next level, z here (which a corrector may have changed).
@@ -61,16 +66,16 @@ def _run(step: _Step, denoise: Denoiser, keys: jax.Array, z_init: jax.Array, log
 
     def scan(denoise_fn: DenoiseFn, state: State, places: Place) -> State:
         def body(state: State, place: Place) -> tuple[State, None]:
-            x = denoise_fn(state.z, jnp.full((batch,), place.here))
+            x, gamma = denoise_fn(state.z, jnp.full((batch,), place.here))
             state = state._replace(x=x, x_before=state.x, x_before2=state.x_before)
             step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, place.number)
-            z_next, z_here = step(state, place, step_keys)
+            z_next, z_here = step(state._replace(gamma=gamma), place, step_keys)
             return state._replace(z=z_next, z_before=z_here), None
 
         return jax.lax.scan(body, state, places)[0]
 
-    state = State(*[z_init] * len(State._fields))
-    at_level = [denoise.at(float(logsnr)) if isinstance(denoise, WithinInterval) else denoise for logsnr in logsnrs]
+    state = State(z_init, z_init, z_init, z_init, z_init)
+    at_level = [denoise.at(float(logsnr)) if isinstance(denoise, ByLevel) else denoise for logsnr in logsnrs]
     for _, stretch in itertools.groupby(range(count), key=lambda index: id(at_level[index])):
         first, *rest = stretch
         last = rest[-1] if rest else first
@@ -88,7 +93,7 @@ def _ddim_step(z: jax.Array, x: jax.Array, *, logsnr_t: jax.Array, logsnr_s: jax
 
 
 def _ancestral_step(
-    z: jax.Array, x: jax.Array, noise: jax.Array, *, logsnr_t: jax.Array, logsnr_s: jax.Array, gamma: float
+    z: jax.Array, x: jax.Array, noise: jax.Array, *, logsnr_t: jax.Array, logsnr_s: jax.Array, gamma: float | jax.Array
 ) -> jax.Array:
     mean, log_small, log_large = gaussian.reverse_step(z=z, x=x, logsnr_t=logsnr_t, logsnr_s=logsnr_s)
     return mean + jnp.exp(0.5 * ((1.0 - gamma) * log_small + gamma * log_large)) * noise
@@ -107,13 +112,15 @@ def ddpm(
 
     Args:
       gamma: stochasticity in [0, 1]: 0 the posterior's variance, 1 that of the forward step. Imagen (appendix,
-        "samplers") interpolates in log space; 0.3 is our default, between the two.
+        "samplers") interpolates in log space; 0.3 is our default, between the two. Where the network predicts one
+        (`Prediction.gamma`), for each pixel, that is taken.
     """
 
     def step(state: State, place: Place, step_keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise = _noise_like(z_init, step_keys)
         levels = {"logsnr_t": place.here, "logsnr_s": place.after}
-        return _ancestral_step(state.z, state.x, noise, **levels, gamma=gamma), state.z
+        own = gamma if state.gamma is None else state.gamma
+        return _ancestral_step(state.z, state.x, noise, **levels, gamma=own), state.z
 
     return _run(step, denoise_fn, keys, z_init, logsnrs)
 
@@ -252,11 +259,14 @@ SAMPLERS: Mapping[str, Sampler] = {
 _MAX_FIRST_LOGSNR = -6.0
 
 
-def check_levels(name: str, logsnrs: np.ndarray) -> None:
+def check_levels(name: str, logsnrs: np.ndarray, *, from_noise: bool = True) -> None:
     """Checks that the sampler called `name`, a key of `SAMPLERS`, can run along `logsnrs`.
 
+    Args:
+      from_noise: whether it starts from pure noise, rather than from an image with noise of the first level.
+
     Raises:
-      InputError: too few, a first step that is too long for it, or a first level that is not noise.
+      InputError: too few, a first step that is too long for it, or a first level that is not noise and should be.
     """
     sampler = SAMPLERS[name]
     if len(logsnrs) < sampler.min_steps:
@@ -267,7 +277,7 @@ def check_levels(name: str, logsnrs: np.ndarray) -> None:
             f'the first step of sampler "{name}" may divide the noise by {sampler.max_first_ratio:g} at most '
             f'(got {ratio:.0f}); take the step spacing "karras", or more steps'
         )
-    if logsnrs[0] > _MAX_FIRST_LOGSNR:
+    if from_noise and logsnrs[0] > _MAX_FIRST_LOGSNR:
         raise InputError(
             f"the first noise level must be almost pure noise, logsnr {_MAX_FIRST_LOGSNR:g} at most "
             f"(got {logsnrs[0]:.1f}); begin the times at 1"

@@ -3,17 +3,19 @@
 Applied to the guided x_hat: guidance is what pushes it out of the range.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from imagen_jax.types import DenoiseFn
+from imagen_jax.types import DenoiseFn, Prediction
 
 _INFINITY_BITS = 0x7F800000
 
 
 def static_threshold(denoise_fn: DenoiseFn) -> DenoiseFn:
     """Clips x_hat to [-1, 1]."""
-    return lambda z, logsnr: jnp.clip(denoise_fn(z, logsnr), -1.0, 1.0)
+    return _with_x(denoise_fn, lambda x_hat: jnp.clip(x_hat, -1.0, 1.0))
 
 
 def dynamic_threshold(denoise_fn: DenoiseFn, *, percentile: float = 99.5, cap: float = 0.0) -> DenoiseFn:
@@ -24,13 +26,20 @@ def dynamic_threshold(denoise_fn: DenoiseFn, *, percentile: float = 99.5, cap: f
       cap: what s is at most; 0: no cap. IF has 1.5 in its first stage, and 1 (plain clipping) in the second.
     """
 
-    def thresholded(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-        x_hat = denoise_fn(z, logsnr)
+    def thresholded(x_hat: jax.Array) -> jax.Array:
         s = jnp.clip(quantile(jnp.abs(x_hat), percentile / 100.0), 1.0, cap or None)
         s = s.reshape(-1, *[1] * (x_hat.ndim - 1))
         return jnp.clip(x_hat, -s, s) / s
 
-    return thresholded
+    return _with_x(denoise_fn, thresholded)
+
+
+def _with_x(denoise_fn: DenoiseFn, change: Callable[[jax.Array], jax.Array]) -> DenoiseFn:
+    def changed(z: jax.Array, logsnr: jax.Array) -> Prediction:
+        prediction = denoise_fn(z, logsnr)
+        return prediction._replace(x=change(prediction.x))
+
+    return changed
 
 
 THRESHOLDS = {"none": lambda denoise_fn: denoise_fn, "static": static_threshold, "dynamic": dynamic_threshold}

@@ -9,7 +9,7 @@ from imagen_jax.sampling.finite import label_image
 from imagen_jax.sampling.images import enlarge, labelled_grid, to_uint8
 from imagen_jax.sampling.placement import make_mesh
 from imagen_jax.sampling.stage import Stage
-from imagen_jax.types import Params
+from imagen_jax.types import Conditions, Params
 
 
 class SampleGrid:
@@ -19,23 +19,18 @@ class SampleGrid:
         self,
         stage: Stage,
         *,
-        text_emb: np.ndarray,
-        text_mask: np.ndarray,
+        given: Conditions,
         captions: Sequence[str],
-        low_res: np.ndarray | None = None,
         seed: int = 0,
     ):
         """One image a caption, divided among this process's devices.
 
         Args:
-          text_emb: [N,L,D].
-          text_mask: [N,L] bool.
-          low_res: [N,h,w,3] float32 in [-1, 1], for a super-resolution stage.
+          given: arrays [N,...] that the stage's conditions are made of: see `Stage.sample`.
         """
         self._stage = stage
-        self._text_emb, self._text_mask = text_emb, text_mask
+        self._given = given
         self._captions = list(captions)
-        self._low_res = low_res
         key = jax.random.key(seed)
         self._keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(np.arange(len(self._captions)))
         self._mesh = make_mesh()
@@ -48,16 +43,15 @@ class SampleGrid:
         """
         samples = self._stage.sample(
             params,
-            self._text_emb,
-            self._text_mask,
+            self._given,
             keys=self._keys,
-            low_res=self._low_res,
             mesh=self._mesh,
             labels=[label_image(index, caption) for index, caption in enumerate(self._captions)],
         )
         images = list(to_uint8(samples))
-        if self._low_res is not None:
-            factor = self._stage.image_size // self._low_res.shape[1]
-            inputs = [enlarge(image, factor) for image in to_uint8(self._low_res)]
+        if "low_res" in self._given:
+            low_res = np.asarray(self._given["low_res"])
+            factor = self._stage.image_size // low_res.shape[1]
+            inputs = [enlarge(image, factor) for image in to_uint8(low_res)]
             images = [np.concatenate(pair, axis=1) for pair in zip(inputs, images, strict=True)]
         yield "samples", labelled_grid(images, self._captions, columns=min(4, len(images)))

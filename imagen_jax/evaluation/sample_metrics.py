@@ -84,7 +84,7 @@ class SampleMetrics:
             replicate(params, self._mesh),
             self._text.take(rows),
             keys=self._keys[own],
-            low_res=None if self._low_res is None else self._low_res[own],
+            given={} if self._low_res is None else {"low_res": self._low_res[own]},
             settings=self._stage.settings,
             negative=None,
             weak_params=None,

@@ -11,20 +11,31 @@ import jax.numpy as jnp
 
 from imagen_jax.errors import InputError
 from imagen_jax.models.layers import Dtype, group_norm
+from imagen_jax.types import Array
 
 # A masked token's logit: its weight is exactly zero beside a token's. Finite, since a difference of infinities is none,
 # and the same number in every type, so that all weights are equal where every token is masked.
 _MASKED = -(2.0**100)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """q [B,T,N,d], k and v [B,S,N,d], mask [B,S] -> [B,T,N*d]."""
-    out = dot_product_attention(q, k, v, mask)
-    return out.reshape(*out.shape[:2], -1)
+class Attend(nn.Module):
+    """`dot_product_attention` as a module without parameters: where a control reads or changes attention.
+
+    In every attention layer it is called "attend". A function given to `flax.linen.intercept_methods` is called in its
+    place, with q, k, v and mask, and may change them, or return what it likes; see `sampling.control`.
+    """
+
+    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: Array) -> jax.Array:
+        """q [B,T,N,d], k and v [B,S,N,d], mask [B,S] bool -> [B,T,N,d]."""
+        return dot_product_attention(q, k, v, mask)
+
+
+def _merge_heads(x: jax.Array) -> jax.Array:
+    return x.reshape(*x.shape[:2], -1)
 
 
 @jax.custom_jvp
-def dot_product_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def dot_product_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Array) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v over the tokens that `mask` [B,S] leaves: q [B,T,N,d], k and v [B,S,N,d] -> [B,T,N,d].
 
     What `jax.nn.dot_product_attention` computes, but normalised after the product with v, and with a derivative that is
@@ -34,7 +45,7 @@ def dot_product_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Ar
     return _weigh(q, k, v, mask)[0].astype(q.dtype)
 
 
-def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The result float32, the weights before normalisation [B,N,T,S] and their sums [B,T,N,1] float32."""
     # The softmax is the same for any number near the largest logit, so that this one may be found among logits that are
     # rounded (up to 2^15 the difference can't overflow), and a TPU's compiler fuses that with their product: to compute
@@ -48,7 +59,7 @@ def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[j
     return weighed / total, weights, total
 
 
-def _logits(q: jax.Array, k: jax.Array, mask: jax.Array, *, dtype: Dtype) -> jax.Array:
+def _logits(q: jax.Array, k: jax.Array, mask: Array, *, dtype: Dtype) -> jax.Array:
     logits = jnp.einsum("btnd,bsnd->bnts", q, k, preferred_element_type=dtype) * q.shape[-1] ** -0.5
     return jnp.where(mask[:, None, None, :], logits, _MASKED)
 
@@ -87,11 +98,11 @@ class ImageTextAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, text_emb: jax.Array, text_mask: jax.Array) -> jax.Array:
-        """x [B,H,W,C], text_emb [B,L,D], text_mask [B,L] -> [B,H,W,C]."""
+    def __call__(self, x: jax.Array, text: Array, text_mask: Array) -> jax.Array:
+        """x [B,H,W,C], text [B,L,D], text_mask [B,L] -> [B,H,W,C]."""
         b, height, width, channels = x.shape
         h = group_norm(channels, dtype=self.dtype, name="norm")(x).reshape(b, height * width, channels)
-        text = nn.LayerNorm(dtype=self.dtype, name="text_norm")(text_emb)
+        text = nn.LayerNorm(dtype=self.dtype, name="text_norm")(text)
         k, v = jnp.split(nn.Dense(2 * channels, dtype=self.dtype, name="text_kv")(text), 2, axis=-1)
         mask = text_mask
         if self.use_image:
@@ -101,7 +112,7 @@ class ImageTextAttention(nn.Module):
         else:
             q = nn.Dense(channels, dtype=self.dtype, name="q")(h)
         q, k, v = (_heads(y, self.num_heads) for y in (q, k, v))
-        h = _attend(q, k, v, mask)
+        h = _merge_heads(Attend(name="attend")(q, k, v, mask))
         h = nn.Dense(channels, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h)
         return x + h.reshape(x.shape)
 
@@ -114,13 +125,13 @@ class AttentionPooling(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, text_emb: jax.Array, text_mask: jax.Array) -> jax.Array:
-        """text_emb [B,L,D], text_mask [B,L] -> [B,features]."""
-        text = nn.LayerNorm(dtype=self.dtype, name="text_norm")(text_emb)
+    def __call__(self, text: Array, text_mask: Array) -> jax.Array:
+        """text [B,L,D], text_mask [B,L] -> [B,features]."""
+        text = nn.LayerNorm(dtype=self.dtype, name="text_norm")(text)
         weights = text_mask[..., None].astype(text.dtype)
         mean = jnp.sum(text * weights, axis=1, keepdims=True) / jnp.sum(weights, axis=1, keepdims=True)
         q = nn.Dense(self.features, dtype=self.dtype, name="q")(mean)
         k, v = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="kv")(text), 2, axis=-1)
         num_heads = max(1, self.features // self.head_channels)
         q, k, v = (_heads(y, num_heads) for y in (q, k, v))
-        return _attend(q, k, v, text_mask)[:, 0]
+        return _merge_heads(Attend(name="attend")(q, k, v, text_mask))[:, 0]

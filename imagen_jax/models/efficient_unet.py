@@ -1,16 +1,17 @@
 """The super-resolution stages' Efficient U-Net (Imagen, appendix B.1, F.2, F.3)."""
 
-from collections.abc import Mapping
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from imagen_jax.models.attention import ImageTextAttention
+from imagen_jax.models.base import UNET_TAKES, Encoded, text_of, with_low_res
 from imagen_jax.models.embeddings import Conditioning
 from imagen_jax.models.layers import Dtype, EfficientResBlock, conv3x3, group_norm, scale_shift, upsample
+from imagen_jax.types import Conditions
 
 # What stands behind a level's residual blocks: nothing, self-attention with the text's keys and values beside the
 # image's own (F.2), or a cross-attention to the text alone (F.3).
@@ -74,6 +75,8 @@ class EfficientUNet(nn.Module):
     remat: bool = False
     dtype: Dtype = jnp.bfloat16
 
+    TAKES: ClassVar = UNET_TAKES
+
     @property
     def downsampling(self) -> int:
         """As `UNet.downsampling`."""
@@ -84,37 +87,24 @@ class EfficientUNet(nn.Module):
         self,
         z: jax.Array,
         logsnr: jax.Array,
+        conditions: Conditions,
         *,
-        text_emb: jax.Array,
-        text_mask: jax.Array,
-        low_res: jax.Array | None = None,
-        aug_logsnr: jax.Array | None = None,
+        residuals: Sequence[jax.Array] | None = None,
     ) -> jax.Array:
         """As `UNet.__call__`."""
+        output = self.decode(self.encode(z, logsnr, conditions), conditions, residuals=residuals)
+        if self.low_res_residual:
+            alpha = jnp.sqrt(jax.nn.sigmoid(conditions["aug_logsnr"]))[:, None, None, None]
+            output = output + alpha * conditions["low_res"]
+        return output
+
+    @nn.nowrap
+    def encode(self, z: jax.Array, logsnr: jax.Array, conditions: Conditions) -> Encoded:
+        """The way down: as `UNet.encode`. The skip connections are listed from the first block to the last."""
         factor = self.downsampling
         assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
-        factors = RSQRT2_PLACES[self.rsqrt2_on]
-        res_block = partial(
-            nn.remat(EfficientResBlock) if self.remat else EfficientResBlock,
-            shortcut_factor=factors.shortcut,
-            sum_factor=factors.sum,
-            dtype=self.dtype,
-        )
-        emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(
-            logsnr, text_emb=text_emb, text_mask=text_mask, aug_logsnr=aug_logsnr
-        )
-
-        def attend(h: jax.Array, level: int, name: str) -> jax.Array:
-            use_text, use_image = ATTENTION_KINDS[self.attention[level]]
-            if not use_text:
-                return h
-            attention = ImageTextAttention(self.num_heads, use_image=use_image, dtype=self.dtype, name=name)
-            return attention(h, text_emb, text_mask)
-
-        def join(h: jax.Array, skip: jax.Array) -> jax.Array:
-            return jnp.concatenate([h, skip * factors.skip], axis=-1)
-
-        h = z if low_res is None else jnp.concatenate([z, low_res], axis=-1)
+        emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(logsnr, conditions)
+        h = with_low_res(z, conditions)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = []
         for level, (mult, num_blocks) in enumerate(zip(self.channel_mults, self.num_blocks, strict=True)):
@@ -123,30 +113,56 @@ class EfficientUNet(nn.Module):
             h = scale_shift(h, emb, dtype=self.dtype, name=f"down{level}_emb")
             level_skips = []
             for block in range(num_blocks):
-                h = res_block(width, name=f"down{level}_block{block}")(h)
+                h = self._block(width, name=f"down{level}_block{block}")(h)
                 level_skips.append(h)
-            h = attend(h, level, f"down{level}_attention")
-            skips.append(level_skips if self.skip_per_block else [h])
+            h = self._attend(h, conditions, level, f"down{level}_attention")
+            skips += level_skips if self.skip_per_block else [h]
+        return Encoded(h, tuple(skips), emb)
 
+    @nn.nowrap
+    def decode(
+        self, encoded: Encoded, conditions: Conditions, *, residuals: Sequence[jax.Array] | None = None
+    ) -> jax.Array:
+        """The way up: as `UNet.decode`."""
+        h, skips, emb = encoded.plus(residuals)
+        skips = list(skips)
         for level, (mult, num_blocks) in reversed(
             list(enumerate(zip(self.channel_mults, self.num_blocks, strict=True)))
         ):
             width = mult * self.channels
-            level_skips = skips.pop()
             for block in range(num_blocks):
-                if level_skips:
-                    h = join(h, level_skips.pop())
+                if block == 0 or self.skip_per_block:
+                    h = jnp.concatenate([h, skips.pop() * RSQRT2_PLACES[self.rsqrt2_on].skip], axis=-1)
                 if block == 0:
                     h = scale_shift(h, emb, dtype=self.dtype, name=f"up{level}_emb")
-                h = res_block(width, name=f"up{level}_block{block}")(h)
-            h = attend(h, level, f"up{level}_attention")
+                h = self._block(width, name=f"up{level}_block{block}")(h)
+            h = self._attend(h, conditions, level, f"up{level}_attention")
             width_above = self.channel_mults[max(level - 1, 0)] * self.channels
             h = conv3x3(width_above, dtype=self.dtype, name=f"up{level}_conv")(upsample(h))
+        assert not skips, len(skips)
 
         h = nn.swish(group_norm(h.shape[-1], dtype=self.dtype, name="norm_out")(h))
-        output = conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out", zero_init=True)(h)
-        if self.low_res_residual:
-            assert low_res is not None and aug_logsnr is not None
-            alpha = jnp.sqrt(jax.nn.sigmoid(aug_logsnr))[:, None, None, None]
-            output = output + alpha * low_res
-        return output
+        return conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out", zero_init=True)(h)
+
+    @nn.nowrap
+    def _block(self, width: int, *, name: str) -> EfficientResBlock:
+        factors = RSQRT2_PLACES[self.rsqrt2_on]
+        block = nn.remat(EfficientResBlock) if self.remat else EfficientResBlock
+        return block(width, shortcut_factor=factors.shortcut, sum_factor=factors.sum, dtype=self.dtype, name=name)
+
+    @nn.nowrap
+    def _attend(self, h: jax.Array, conditions: Conditions, level: int, name: str) -> jax.Array:
+        use_text, use_image = ATTENTION_KINDS[self.attention[level]]
+        if not use_text:
+            return h
+        attention = ImageTextAttention(self.num_heads, use_image=use_image, dtype=self.dtype, name=name)
+        return attention(h, *text_of(conditions))
+
+
+class EfficientUNetEncoder(EfficientUNet):
+    """As `UNetEncoder`, of an `EfficientUNet`."""
+
+    @nn.compact
+    def __call__(self, z: jax.Array, logsnr: jax.Array, conditions: Conditions) -> Encoded:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Arguments as of `UNet.__call__`; returns what `EfficientUNet.encode` does."""
+        return self.encode(z, logsnr, conditions)

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax.models.attention import AttentionPooling
+from imagen_jax.models.base import text_of
 from imagen_jax.models.layers import Dtype
+from imagen_jax.types import Array, Conditions
 
 
 def sinusoid(values: jax.Array, width: int, *, max_period: float = 10_000.0) -> jax.Array:
@@ -26,7 +28,7 @@ class NoiseLevelEmbedding(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, logsnr: jax.Array) -> jax.Array:
+    def __call__(self, logsnr: Array) -> jax.Array:
         t = jnp.arctan(jnp.exp(-0.5 * jnp.clip(logsnr, -20.0, 20.0))) * (2.0 / jnp.pi)
         h = sinusoid(1000.0 * t, self.features // 4)
         h = nn.swish(nn.Dense(self.features, dtype=self.dtype, name="hidden")(h))
@@ -40,14 +42,13 @@ class Conditioning(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, logsnr: jax.Array, *, text_emb: jax.Array, text_mask: jax.Array, aug_logsnr: jax.Array | None
-    ) -> jax.Array:
-        """logsnr [B], text_emb [B,L,D], text_mask [B,L], aug_logsnr [B] or None -> [B,features]."""
+    def __call__(self, logsnr: jax.Array, conditions: Conditions) -> jax.Array:
+        """logsnr [B], conditions as of `UNet.__call__` -> [B,features]."""
         emb = NoiseLevelEmbedding(self.features, dtype=self.dtype, name="logsnr")(logsnr)
-        pooled = AttentionPooling(self.features, dtype=self.dtype, name="text_pooling")(text_emb, text_mask)
+        pooled = AttentionPooling(self.features, dtype=self.dtype, name="text_pooling")(*text_of(conditions))
         pooled = nn.LayerNorm(dtype=self.dtype, name="text_norm")(pooled)
         emb = emb + nn.Dense(self.features, dtype=self.dtype, name="text")(pooled)
-        if aug_logsnr is not None:
-            emb = emb + NoiseLevelEmbedding(self.features, dtype=self.dtype, name="aug_logsnr")(aug_logsnr)
+        if "aug_logsnr" in conditions:
+            level = NoiseLevelEmbedding(self.features, dtype=self.dtype, name="aug_logsnr")
+            emb = emb + level(conditions["aug_logsnr"])
         return emb

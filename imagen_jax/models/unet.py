@@ -1,12 +1,17 @@
 """The base stage's U-Net: ADM's, with text keys and values in its self-attention (Imagen, appendix F.1)."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from imagen_jax.models.attention import ImageTextAttention
+from imagen_jax.models.base import UNET_TAKES, Encoded, text_of, with_low_res
 from imagen_jax.models.embeddings import Conditioning
-from imagen_jax.models.layers import Dtype, ResBlock, conv3x3, group_norm
+from imagen_jax.models.layers import Dtype, Resample, ResBlock, conv3x3, group_norm
+from imagen_jax.types import Conditions
 
 
 class UNet(nn.Module):
@@ -35,6 +40,8 @@ class UNet(nn.Module):
     remat: bool = False
     dtype: Dtype = jnp.bfloat16
 
+    TAKES: ClassVar = UNET_TAKES
+
     @property
     def downsampling(self) -> int:
         """How many times smaller the coarsest level is than the image; H and W must be divisible by it."""
@@ -45,63 +52,97 @@ class UNet(nn.Module):
         self,
         z: jax.Array,
         logsnr: jax.Array,
+        conditions: Conditions,
         *,
-        text_emb: jax.Array,
-        text_mask: jax.Array,
-        low_res: jax.Array | None = None,
-        aug_logsnr: jax.Array | None = None,
+        residuals: Sequence[jax.Array] | None = None,
     ) -> jax.Array:
         """Predicts from the noisy image.
 
         Args:
           z: [B,H,W,3] float32; H and W divisible by `downsampling`.
           logsnr: [B] noise level of z.
-          text_emb: [B,L,D].
-          text_mask: [B,L] bool.
-          low_res: [B,H,W,3] float32 or None: the low-resolution input, upsampled and noised (`diffusion.augment`).
-          aug_logsnr: [B] or None: its noise level.
+          conditions: as `types` has them: the caption and, of a super-resolution stage, low_res [B,H,W,3], upsampled
+            and noised (`conditions.low_res`), and aug_logsnr.
+          residuals: see `decode`.
 
         Returns:
           [B,H,W,out_channels] float32, exactly zero at initialisation.
         """
+        return self.decode(self.encode(z, logsnr, conditions), conditions, residuals=residuals)
+
+    @nn.nowrap
+    def encode(self, z: jax.Array, logsnr: jax.Array, conditions: Conditions) -> Encoded:
+        """The way down and the middle. Called from a compact method, as by `__call__` and `UNetEncoder`."""
         factor = self.downsampling
         assert z.shape[1] % factor == 0 and z.shape[2] % factor == 0, (z.shape, factor)
-        res_block = nn.remat(ResBlock) if self.remat else ResBlock
-        emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(
-            logsnr, text_emb=text_emb, text_mask=text_mask, aug_logsnr=aug_logsnr
-        )
-
-        def attend(h: jax.Array, level: int, name: str) -> jax.Array:
-            if not self.attention_levels[level]:
-                return h
-            heads = max(1, h.shape[-1] // self.head_channels)
-            return ImageTextAttention(heads, dtype=self.dtype, name=name)(h, text_emb, text_mask)
-
-        h = z if low_res is None else jnp.concatenate([z, low_res], axis=-1)
+        emb = Conditioning(4 * self.channels, dtype=self.dtype, name="conditioning")(logsnr, conditions)
+        h = with_low_res(z, conditions)
         h = conv3x3(self.channels, dtype=self.dtype, name="conv_in")(h)
         skips = [h]
         last = len(self.channel_mults) - 1
         for level, mult in enumerate(self.channel_mults):
             for block in range(self.num_blocks):
-                h = res_block(mult * self.channels, dtype=self.dtype, name=f"down{level}_block{block}")(h, emb)
-                h = attend(h, level, f"down{level}_attention{block}")
+                h = self._block(mult * self.channels, name=f"down{level}_block{block}")(h, emb)
+                h = self._attend(h, conditions, level, f"down{level}_attention{block}")
                 skips.append(h)
             if level != last:
-                h = res_block(h.shape[-1], "down", dtype=self.dtype, name=f"down{level}_resample")(h, emb)
+                h = self._block(h.shape[-1], "down", name=f"down{level}_resample")(h, emb)
                 skips.append(h)
 
-        h = res_block(h.shape[-1], dtype=self.dtype, name="middle_block0")(h, emb)
-        h = attend(h, last, "middle_attention")
-        h = res_block(h.shape[-1], dtype=self.dtype, name="middle_block1")(h, emb)
+        h = self._block(h.shape[-1], name="middle_block0")(h, emb)
+        h = self._attend(h, conditions, last, "middle_attention")
+        h = self._block(h.shape[-1], name="middle_block1")(h, emb)
+        return Encoded(h, tuple(skips), emb)
 
+    @nn.nowrap
+    def decode(
+        self, encoded: Encoded, conditions: Conditions, *, residuals: Sequence[jax.Array] | None = None
+    ) -> jax.Array:
+        """The way up. Called from a compact method.
+
+        Args:
+          encoded: of `encode`.
+          conditions: see `__call__`.
+          residuals: added to what `encode` has found, as a control branch does (arXiv 2302.05543): one for each of
+            `encoded.skips`, in their order, and the last for `encoded.h`; each of the shape of what it is added to.
+
+        Returns:
+          [B,H,W,out_channels] float32.
+        """
+        h, skips, emb = encoded.plus(residuals)
+        skips = list(skips)
         for level, mult in reversed(list(enumerate(self.channel_mults))):
             for block in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = res_block(mult * self.channels, dtype=self.dtype, name=f"up{level}_block{block}")(h, emb)
-                h = attend(h, level, f"up{level}_attention{block}")
+                h = self._block(mult * self.channels, name=f"up{level}_block{block}")(h, emb)
+                h = self._attend(h, conditions, level, f"up{level}_attention{block}")
             if level != 0:
-                h = res_block(h.shape[-1], "up", dtype=self.dtype, name=f"up{level}_resample")(h, emb)
+                h = self._block(h.shape[-1], "up", name=f"up{level}_resample")(h, emb)
         assert not skips, len(skips)
 
         h = nn.swish(group_norm(h.shape[-1], dtype=self.dtype, name="norm_out")(h))
         return conv3x3(self.out_channels, dtype=jnp.float32, name="conv_out", zero_init=True)(h)
+
+    @nn.nowrap
+    def _block(self, channels: int, resample: Resample = "none", *, name: str) -> ResBlock:
+        return (nn.remat(ResBlock) if self.remat else ResBlock)(channels, resample, dtype=self.dtype, name=name)
+
+    @nn.nowrap
+    def _attend(self, h: jax.Array, conditions: Conditions, level: int, name: str) -> jax.Array:
+        if not self.attention_levels[level]:
+            return h
+        heads = max(1, h.shape[-1] // self.head_channels)
+        attention = ImageTextAttention(heads, dtype=self.dtype, name=name)
+        return attention(h, *text_of(conditions))
+
+
+class UNetEncoder(UNet):
+    """The first half of a `UNet` as a network of its own, with the same parameters by the same names.
+
+    A control branch is one, its parameters copied from those of the network that it controls.
+    """
+
+    @nn.compact
+    def __call__(self, z: jax.Array, logsnr: jax.Array, conditions: Conditions) -> Encoded:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Arguments as of `UNet.__call__`; returns what `UNet.encode` does."""
+        return self.encode(z, logsnr, conditions)

@@ -1,5 +1,7 @@
 """Many images, a batch at a time."""
 
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -7,7 +9,7 @@ from jax.sharding import Mesh
 from imagen_jax.sampling.finite import label_image
 from imagen_jax.sampling.placement import round_up
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.sampling.stage import Against, Stage
+from imagen_jax.sampling.stage import Stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.types import Params
 
@@ -18,7 +20,7 @@ def sample_all(
     text: Embeddings,
     *,
     keys: jax.Array,
-    low_res: np.ndarray | None,
+    given: Mapping[str, np.ndarray],
     settings: SamplingSettings,
     negative: Embeddings | None,
     weak_params: Params | None,
@@ -32,7 +34,7 @@ def sample_all(
       stage, params, settings, mesh: see `Stage.sample`.
       text, negative: of N prompts; negative: what guidance leads away from, as `weak_params`.
       keys: [N].
-      low_res: [N,h,w,3] float32 in [-1, 1]; None for the base.
+      given: arrays [N,...] that the stage's other conditions are made of: see `Stage.sample`.
       batch_size: images at a time; at least one a device.
       first_index: the number of the first image, for messages.
 
@@ -47,14 +49,13 @@ def sample_all(
     parts = []
     for first in range(0, count, batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), count - 1)
-        negative_emb, negative_mask = (None, None) if negative is None else negative.padded(rows)
         samples = stage.sample(
             params,
-            *text.padded(rows),
+            text.padded(rows) | {name: array[rows] for name, array in given.items()},
             keys=keys[rows],
-            low_res=None if low_res is None else low_res[rows],
             settings=settings,
-            against=Against(negative_emb, negative_mask, weak_params),
+            against=None if negative is None else negative.padded(rows),
+            weak_params=weak_params,
             mesh=mesh,
             labels=[label_image(first_index + row, text.captions[row]) for row in rows],
         )

@@ -104,8 +104,9 @@ class Cascade:
             or out of range, a `weak` cascade of other networks.
           NotFiniteError: a prediction was infinite or not a number; the message names the stage and the image.
         """
-        given = _Arguments.checked(self, prompts, negative_prompts, weak=weak, stop_at=stop_at, batch_size=batch_size)
-        prompts, negative_prompts, batch_size, last = given
+        prompts, negative_prompts, batch_size, last = _Arguments.checked(
+            self, prompts, negative_prompts, weak=weak, stop_at=stop_at, batch_size=batch_size
+        )
         seed, first_index = check_seed(seed), check_count("first_index", first_index, smallest=0, example="0")
         settings = self.settings(**overrides)
         meshes = self.meshes(devices=devices, image_shards=image_shards)
@@ -114,17 +115,17 @@ class Cascade:
         base_key = jax.random.key(seed)
         indices = np.arange(first_index, first_index + len(prompts))
         result: dict[int, np.ndarray] = {}
-        low_res: np.ndarray | None = None
+        given: dict[str, np.ndarray] = {}
         for number, (size, stage) in enumerate(self.stages.items()):
             stage_key = jax.random.fold_in(base_key, number)
             if log_stages:
                 logging.info("%s", self._describe_step(number, last, settings[number], len(prompts)))
-            low_res = sample_all(
+            samples = sample_all(
                 stage,
                 self.params(size, meshes[number]),
                 text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
-                low_res=low_res,
+                given=given,
                 settings=settings[number],
                 negative=negative,
                 weak_params=weak.params(size, meshes[number]) if weak and settings[number].guided else None,
@@ -132,7 +133,8 @@ class Cascade:
                 mesh=meshes[number],
                 first_index=first_index,
             )
-            result[size] = to_uint8(low_res)
+            given = {"low_res": samples}
+            result[size] = to_uint8(samples)
             if number == last:
                 break
         return result

@@ -8,7 +8,7 @@ import numpy as np
 
 from imagen_jax.errors import NotFiniteError
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.types import DenoiseFn
+from imagen_jax.types import DenoiseFn, Prediction
 
 # Chosen by us: from here on a message names the guidance weight first.
 _HIGH_GUIDANCE = 15.0
@@ -22,17 +22,18 @@ def keep_not_finite(wrap: Callable[[DenoiseFn], DenoiseFn], denoise_fn: DenoiseF
     are what `wrap` makes of them, to the bit, and no image depends on another.
     """
 
-    def checked(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+    def checked(z: jax.Array, logsnr: jax.Array) -> Prediction:
         found: list[jax.Array] = []
 
-        def observed(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            found.append(denoise_fn(z, logsnr))
-            return found[-1]
+        def observed(z: jax.Array, logsnr: jax.Array) -> Prediction:
+            prediction = denoise_fn(z, logsnr)
+            found.append(prediction.x)
+            return prediction
 
-        x_hat = wrap(observed)(z, logsnr)
+        prediction = wrap(observed)(z, logsnr)
         axes = tuple(range(1, z.ndim))
         finite = jnp.all(jnp.isfinite(found[0]) & jnp.isfinite(z), axis=axes, keepdims=True)
-        return jnp.where(finite, x_hat, jnp.nan)
+        return prediction._replace(x=jnp.where(finite, prediction.x, jnp.nan))
 
     return checked
 

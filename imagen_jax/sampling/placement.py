@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from imagen_jax.errors import InputError
 from imagen_jax.sampling.arguments import is_whole
+from imagen_jax.types import Array
 
 _BATCH, _ROWS = "batch", "rows"
 
@@ -65,7 +66,7 @@ def divide(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
-def split_rows(images: jax.Array, mesh: Mesh) -> jax.Array:
+def split_rows(images: Array, mesh: Mesh) -> jax.Array:
     """Inside a compiled program: has [B,H,W,C] divided by images and rows.
 
     All that is computed from them follows: the compiler sends the rows that a convolution sees of its neighbours', and

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
+from jax.core import Tracer
 
 from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.spacings import SPACINGS, check_times
@@ -114,11 +116,33 @@ class SamplingSettings:
     @property
     def guided(self) -> bool:
         """Whether a second prediction is needed at any level."""
-        return self.guidance_weight != 1.0
+        # Inside a compiled program the weight of guidance has no value; `_flatten` leaves a weight of 1 as it is.
+        return isinstance(self.guidance_weight, Tracer) or self.guidance_weight != 1.0
 
     def sampler_settings(self) -> dict[str, Any]:
         """The sampler's own keyword arguments."""
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].settings}
+
+
+# A pytree, whose leaves are the numbers that are arguments of a compiled program, the same one for all their values.
+# All else is part of the program, and so is a guidance weight of 1, with which nothing is guided.
+def _flatten(settings: SamplingSettings) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    traced = ("guidance_weight", "aug_level") if settings.guided else ("aug_level",)
+    names = [field.name for field in dataclasses.fields(settings) if field.name not in traced]
+    static = tuple((name, getattr(settings, name)) for name in names)
+    return tuple(getattr(settings, name) for name in traced), (traced, static)
+
+
+def _unflatten(names: tuple[Any, ...], leaves: tuple[Any, ...]) -> SamplingSettings:
+    traced, static = names
+    # Without the checks, which were made when the leaves had values.
+    settings = object.__new__(SamplingSettings)
+    for name, value in (*static, *zip(traced, leaves, strict=True)):
+        object.__setattr__(settings, name, value)
+    return settings
+
+
+jax.tree_util.register_pytree_node(SamplingSettings, _flatten, _unflatten)
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:

@@ -1,9 +1,8 @@
-"""One stage of a cascade: from text (and the image of the stage before) to images of one resolution."""
+"""One stage of a cascade: from its conditions to images of one resolution."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,65 +10,102 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from imagen_jax.diffusion import augment, denoise, guidance
+from imagen_jax.conditions import Condition, inputs
+from imagen_jax.conditions.keys import sampling_keys
+from imagen_jax.diffusion import denoise, gaussian
+from imagen_jax.diffusion.guidance import Branch, ByLevel, check_weights, guide
 from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser, check_levels
 from imagen_jax.diffusion.schedules import make_schedule
 from imagen_jax.diffusion.spacings import at_times, noise_levels
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
+from imagen_jax.models.base import check_conditions, size_multiple
 from imagen_jax.registry import lookup
+from imagen_jax.sampling.control import Control, check_layers, entered
 from imagen_jax.sampling.finite import check_finite, keep_not_finite
 from imagen_jax.sampling.placement import divide, make_mesh, replicate, split_rows
 from imagen_jax.sampling.settings import SamplingSettings
-from imagen_jax.types import Array, DenoiseFn, Params
+from imagen_jax.types import Array, Conditions, DenoiseFn, Params
 
 
-class Against(NamedTuple):
-    """What guidance leads away from, in place of the null text: a negative prompt's text, or weaker parameters."""
+class Start(NamedTuple):
+    """Where sampling starts, in place of pure noise: images, with the noise of a time added to them (SDEdit).
 
-    text_emb: Array | None = None  # [B,L,D]
-    text_mask: Array | None = None  # [B,L] bool
-    params: Params | None = None
+    Attributes:
+      image: [B,H,W,C] float32 in [-1, 1].
+      time: in (0, 1]; the first noise level is the first of the settings' that is not above this time's.
+    """
+
+    image: Array
+    time: float
+
+
+class Wrapper(Protocol):
+    """A change of what the guided network predicts, such as pixels that are known. A pytree of arrays [B,...].
+
+    Attributes:
+      after_threshold: whether it is applied to x_hat as thresholding leaves it, or to what is thresholded then.
+    """
+
+    after_threshold: bool
+
+    def __call__(self, denoise_fn: DenoiseFn, /) -> DenoiseFn:
+        """Returns the changed denoise_fn."""
+        ...
 
 
 class Stage:
-    """A network with what is needed to sample from it; parameters are passed in, so that training can sample too."""
+    """A network with what is needed to sample from it; parameters are passed in, so that training can sample too.
+
+    Attributes:
+      model: the network.
+      conditions: what it is told.
+      shape: of a sample, (H, W, C) for an image.
+      settings: how it samples unless told otherwise.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        image_size: int,
-        low_res_size: int | None,
+        conditions: Sequence[Condition],
+        shape: tuple[int, ...],
         schedule: str,
         prediction: str,
         settings: SamplingSettings,
     ):
-        """`low_res_size`: of the stage before, or None for the base; `settings`: the defaults.
+        """See the class and `diffusion`.
 
         Raises:
-          InputError: an unknown schedule or prediction type.
+          InputError: an unknown schedule or prediction type, or conditions that the network doesn't know or lacks.
         """
-        self.model = model
-        self.image_size = image_size
-        self.low_res_size = low_res_size
-        self.settings = settings
-        self._schedule = make_schedule(schedule, image_size=image_size)
+        self.model, self.conditions, self.shape, self.settings = model, tuple(conditions), shape, settings
+        check_conditions(model, inputs.network_shapes(conditions, shape)["conditions"])
+        self._schedule = make_schedule(schedule, image_size=self.image_size)
         lookup(denoise.TO_X, prediction, what="prediction type")
         self._prediction = prediction
-        self._compiled = jax.jit(self._sample, static_argnames=("settings", "mesh"))
+        self._compiled = jax.jit(self._sample, static_argnames=("start_time", "control", "mesh"))
+
+    @property
+    def image_size(self) -> int:
+        """Rows of an image."""
+        return self.shape[0]
 
     @property
     def coarsest_rows(self) -> int:
         """Rows of an image at the network's coarsest level."""
-        return self.image_size // cast(Any, self.model).downsampling
+        return self.image_size // size_multiple(self.model)
 
-    def noise_levels(self, settings: SamplingSettings | None = None) -> np.ndarray:
+    def noise_levels(self, settings: SamplingSettings | None = None, *, start_time: float | None = None) -> np.ndarray:
         """logsnr [N] at which the network is evaluated.
 
+        Args:
+          settings: in place of the stage's own.
+          start_time: of `Start`; None: from pure noise.
+
         Raises:
-          InputError: the settings don't fit each other or the schedule: steps and spacing, sampler and levels, or a
-            guidance interval that holds none of the levels.
+          InputError: the settings don't fit each other or the schedule: steps and spacing, sampler and levels, a
+            guidance interval that holds none of the levels, or a start after the last of them.
         """
         settings = settings or self.settings
         logsnrs = noise_levels(
@@ -80,7 +116,9 @@ class Stage:
                 "two of the noise levels are the same in float32, and a step between them divides by zero; take fewer "
                 f"steps, or times that lie farther apart (got {len(logsnrs)} levels)"
             )
-        check_levels(settings.sampler, logsnrs)
+        if start_time is not None:
+            logsnrs = logsnrs[logsnrs >= self._start_level(start_time)]
+        check_levels(settings.sampler, logsnrs, from_noise=start_time is None)
         low, high = self._guided_levels(settings)
         if settings.guided and not np.any((low <= logsnrs) & (logsnrs <= high)):
             raise InputError(
@@ -88,6 +126,12 @@ class Stage:
                 "widen it, take more steps, or set the guidance weight to 1"
             )
         return logsnrs
+
+    def _start_level(self, time: float) -> float:
+        if not 0 < time <= 1:
+            raise InputError(f"the time of a start must be above 0 and at most 1, which is pure noise (got {time!r})")
+        # A level at that very time is one of them, however it is rounded.
+        return float(at_times(self._schedule, (time,))[0]) - 1e-4
 
     def _guided_levels(self, settings: SamplingSettings) -> tuple[float, float]:
         """The interval of guidance in logsnr: from, to."""
@@ -99,13 +143,16 @@ class Stage:
     def sample(
         self,
         params: Params,
-        text_emb: Array,
-        text_mask: Array,
+        given: Conditions,
         *,
         keys: jax.Array,
-        low_res: Array | None = None,
         settings: SamplingSettings | None = None,
-        against: Against | None = None,
+        against: Conditions | None = None,
+        weak_params: Params | None = None,
+        branches: Sequence[Branch] | None = None,
+        start: Start | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        control: Control | None = None,
         mesh: Mesh | None = None,
         labels: Sequence[str] = (),
     ) -> np.ndarray:
@@ -115,12 +162,18 @@ class Stage:
         What the devices don't divide is filled up, and what was filled up is left out of the result.
 
         Args:
-          text_emb: [B,L,D].
-          text_mask: [B,L] bool.
+          params: of the network.
+          given: what the conditions are made of, arrays [B,...]: the captions, and of a super-resolution stage the
+            images of the stage before, low_res [B,h,w,3] float32 in [-1, 1].
           keys: [B] PRNG keys, one an image: what an image becomes does not depend on its batch.
-          low_res: [B,h,w,3] float32 in [-1, 1], the stage before's images; None for the base.
           settings: in place of the stage's own.
-          against: what to guide away from; default the null text.
+          against: what guidance leads away from, by name, in place of the conditions' null, as a negative prompt.
+          weak_params: what guidance leads away from in place of the null: the same conditions, other parameters.
+          branches: guidance by these in place of the two that follow from all the above. `conditions`: what takes the
+            place of what is given, by name; None: the null. Their weights take the place of the settings' one.
+          start: in place of pure noise.
+          wrappers: of the guided network, the innermost first.
+          control: of the network's layers.
           mesh: of the devices (`placement.make_mesh`); default one device.
           labels: what each image is called in a message; default "image 0", "image 1", ...
 
@@ -128,21 +181,32 @@ class Stage:
           [B,H,W,3] float32 in [-1, 1].
 
         Raises:
-          InputError: see `noise_levels`.
+          InputError: see `noise_levels`; a condition that isn't given, or one that the stage doesn't have; branches
+            whose weights don't have the sum 1; control of a layer that isn't there.
           NotFiniteError: a prediction was infinite or not a number, at any step; the message names the image.
         """
-        assert (low_res is None) == (self.low_res_size is None), "low_res is for super-resolution stages"
+        inputs.check_given(self.conditions, given, shape=self.shape)
         mesh = mesh or make_mesh(1)
         settings = settings or self.settings
-        against = against or Against()
-        params, weak_params = replicate((params, against.params), mesh)
-        negative = against._replace(params=None)
-        *batch, negative = divide((text_emb, text_mask, keys, low_res, negative), mesh)
-        against = negative._replace(params=weak_params)
-        weight, level = jnp.float32(settings.guidance_weight), jnp.float32(settings.aug_level)
-        one_for_all = {"guidance_weight": 2.0 if settings.guided else 1.0, "aug_level": 0.0}
-        static = dataclasses.replace(settings, **one_for_all)
-        samples = self._compiled(params, *batch, weight, level, against, settings=static, mesh=mesh)
+        if branches is None:
+            branches = _branches(settings, against=against, weak_params=weak_params)
+        check_weights(branches)
+        check_layers(control, self.model, inputs.network_shapes(self.conditions, self.shape))
+        time = None if start is None else float(start.time)
+        batch = divide(
+            (given, keys, [each.conditions for each in branches], None if start is None else start.image, wrappers),
+            mesh,
+        )
+        samples = self._compiled(
+            replicate(params, mesh),
+            *batch,
+            [np.float32(each.weight) for each in branches],
+            replicate([each.params for each in branches], mesh),
+            settings,
+            start_time=time,
+            control=control,
+            mesh=mesh,
+        )
         samples = np.asarray(samples)[: len(keys)]
         check_finite(samples, image_size=self.image_size, labels=labels, settings=settings)
         return samples
@@ -150,69 +214,80 @@ class Stage:
     def _sample(
         self,
         params: Params,
-        text_emb: jax.Array,
-        text_mask: jax.Array,
+        given: Conditions,
         keys: jax.Array,
-        low_res: jax.Array | None,
-        guidance_weight: jax.Array,
-        aug_level: jax.Array,
-        against: Against,
-        *,
+        others: Sequence[Conditions | None],
+        image: jax.Array | None,
+        wrappers: Sequence[Wrapper],
+        weights: Sequence[jax.Array],
+        branch_params: Sequence[Params | None],
         settings: SamplingSettings,
+        *,
+        start_time: float | None,
+        control: Control | None,
         mesh: Mesh,
     ) -> jax.Array:
-        batch = text_emb.shape[0]
-        init_keys, aug_keys, sampler_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
-        shape = (self.image_size, self.image_size, 3)
-        z_init = jax.vmap(lambda key: jax.random.normal(key, shape))(init_keys)
-        conditioning: dict[str, Any] = {"text_emb": text_emb, "text_mask": text_mask}
-        if low_res is not None:
-            aug_logsnr = augment.aug_logsnr_from_level(jnp.full((batch,), aug_level))
-            augmented = augment.augment(low_res, size=shape[:2], aug_logsnr=aug_logsnr, keys=aug_keys)
-            conditioning["low_res"] = split_rows(augmented, mesh)
-            conditioning["aug_logsnr"] = aug_logsnr
-        denoise_fn = self._denoiser(params, conditioning, guidance_weight, against, settings, mesh)
+        shape = self.shape
+        logsnrs = self.noise_levels(settings, start_time=start_time)
+        z_init = jax.vmap(lambda key: jax.random.normal(key, shape))(sampling_keys(keys, "start"))
+        if image is not None:
+            z_init = gaussian.diffuse(x=image, eps=z_init, logsnr=jnp.full(keys.shape, logsnrs[0], jnp.float32))
+        seen = inputs.for_sampling(self.conditions, given, keys, shape=shape, settings=settings)
+        seen = {name: split_rows(x, mesh) if x.shape[1:3] == shape[:2] else x for name, x in seen.items()}
+        branches = [
+            Branch(
+                weight,
+                inputs.null(self.conditions, seen) if other is None else seen | dict(other),
+                params if own is None else own,
+            )
+            for weight, other, own in zip(weights, others, branch_params, strict=True)
+        ]
         sampler = partial(SAMPLERS[settings.sampler].sample, **settings.sampler_settings())
-        samples = sampler(denoise_fn, sampler_keys, z_init, logsnrs=self.noise_levels(settings))
+        with entered(control):
+            denoise_fn = self._denoiser(branches, wrappers, settings, mesh)
+            samples = sampler(denoise_fn, sampling_keys(keys, "sampler"), z_init, logsnrs=logsnrs)
         return jnp.clip(samples, -1.0, 1.0)
 
     def _denoiser(
-        self,
-        params: Params,
-        conditioning: dict[str, Any],
-        weight: jax.Array,
-        against: Against,
-        settings: SamplingSettings,
-        mesh: Mesh,
+        self, branches: Sequence[Branch], wrappers: Sequence[Wrapper], settings: SamplingSettings, mesh: Mesh
     ) -> Denoiser:
-        """The network with its conditioning, guidance and thresholding inside."""
+        """From the inside out: network, guidance, wrappers, threshold, wrappers."""
 
-        def network(params: Params, conditioning: dict[str, Any]) -> DenoiseFn:
-            apply = cast(DenoiseFn, partial(self.model.apply, {"params": params}, **conditioning))
-            return denoise.make_denoise_fn(
-                lambda z, logsnr: apply(split_rows(z, mesh), logsnr), prediction=self._prediction
-            )
+        def network(params: Params | None, conditions: Conditions) -> DenoiseFn:
+            def apply(z: jax.Array, logsnr: jax.Array) -> jax.Array:
+                variables: Any = {"params": params}
+                return cast(jax.Array, self.model.apply(variables, split_rows(z, mesh), logsnr, conditions))
 
-        own = {"percentile": settings.threshold_percentile, "cap": settings.threshold_cap}
-        thresholding: Callable[[DenoiseFn], DenoiseFn] = partial(
-            THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {}
-        )
-        # Clipping would make an ordinary white or black of an infinity.
-        threshold = partial(keep_not_finite, thresholding)
-        plain = threshold(network(params, conditioning))
-        if not settings.guided:
+            return denoise.make_denoise_fn(apply, prediction=self._prediction)
+
+        def wrapped(denoise_fn: DenoiseFn) -> DenoiseFn:
+            for wrapper in (each for each in wrappers if not each.after_threshold):
+                denoise_fn = wrapper(denoise_fn)
+            # Clipping would make an ordinary white or black of an infinity.
+            denoise_fn = keep_not_finite(_threshold(settings), denoise_fn)
+            for wrapper in (each for each in wrappers if each.after_threshold):
+                denoise_fn = wrapper(denoise_fn)
+            return denoise_fn
+
+        first = branches[0]
+        plain = wrapped(network(first.params, first.conditions or {}))
+        if len(branches) == 1:
             return plain
-        extrapolation = {"weight": weight, "rescale": settings.guidance_rescale}
-        if against.params is not None:
-            weak = network(against.params, conditioning)
-            guided = guidance.autoguidance(network(params, conditioning), weak, **extrapolation)
-        else:
-            text: tuple[Any, Any] = against.text_emb, against.text_mask
-            if against.text_emb is None:
-                everywhere = jnp.ones(conditioning["text_mask"].shape[:1], bool)
-                text = guidance.drop_text(conditioning["text_emb"], conditioning["text_mask"], drop=everywhere)
-            other = conditioning | dict(zip(("text_emb", "text_mask"), text, strict=True))
-            pair = {name: guidance.interleave(value, other[name]) for name, value in conditioning.items()}
-            guided = guidance.classifier_free(network(params, pair), **extrapolation)
-        guided = threshold(guided)
-        return guidance.WithinInterval(guided, plain, *self._guided_levels(settings))
+        guided = wrapped(guide(network, branches, rescale=settings.guidance_rescale))
+        return ByLevel([(*self._guided_levels(settings), guided)], otherwise=plain)
+
+
+def _branches(
+    settings: SamplingSettings, *, against: Conditions | None, weak_params: Params | None
+) -> Sequence[Branch]:
+    if not settings.guided:
+        return [Branch(1.0, {})]
+    # Subtracted as a device would.
+    weight = np.float32(settings.guidance_weight)
+    other = Branch(np.float32(1.0) - weight, against, weak_params)
+    return [Branch(weight, {}), other if weak_params is None else other._replace(conditions={})]
+
+
+def _threshold(settings: SamplingSettings) -> Callable[[DenoiseFn], DenoiseFn]:
+    own = {"percentile": settings.threshold_percentile, "cap": settings.threshold_cap}
+    return partial(THRESHOLDS[settings.threshold], **own if settings.threshold == "dynamic" else {})

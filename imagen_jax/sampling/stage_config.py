@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from imagen_jax.conditions import Condition, LowRes, Text
+from imagen_jax.conditions.inputs import network_shapes
 from imagen_jax.errors import InputError
 from imagen_jax.models import make_model
 from imagen_jax.sampling.arguments import is_number, is_whole
@@ -132,27 +133,31 @@ def _show(config: "StageConfig", name: str) -> str:
 
 def parameter_shapes(config: StageConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of each parameter of a stage's network, by its path such as "conv_in/kernel"."""
-    size = (1, config.image_size, config.image_size, 3)
-    inputs: dict[str, Any] = {
-        "z": jax.ShapeDtypeStruct(size, jnp.float32),
-        "logsnr": jax.ShapeDtypeStruct((1,), jnp.float32),
-        "text_emb": jax.ShapeDtypeStruct((1, config.max_tokens, config.text_width), jnp.bfloat16),
-        "text_mask": jax.ShapeDtypeStruct((1, config.max_tokens), jnp.bool_),
-    }
-    if config.low_res_size:
-        inputs["low_res"] = jax.ShapeDtypeStruct(size, jnp.float32)
-        inputs["aug_logsnr"] = jax.ShapeDtypeStruct((1,), jnp.float32)
     model = make_model(**config.model)
+    inputs = network_shapes(make_conditions(config), sample_shape(config))
     shapes = jax.eval_shape(lambda **given: model.init(jax.random.key(0), **given), **inputs)["params"]
     return cast(dict[str, jax.ShapeDtypeStruct], flatten_dict(dict(shapes), sep="/"))
+
+
+def sample_shape(config: StageConfig) -> tuple[int, ...]:
+    """Returns the shape of a stage's samples, (H, W, 3)."""
+    return config.image_size, config.image_size, 3
+
+
+def make_conditions(config: StageConfig) -> tuple[Condition, ...]:
+    """Returns what the network of a stage is told."""
+    text = Text(max_tokens=config.max_tokens, width=config.text_width)
+    if not config.low_res_size:
+        return (text,)
+    return text, LowRes(config.image_size // config.low_res_size, max_aug_level=config.max_aug_level)
 
 
 def make_stage(config: StageConfig) -> Stage:
     """The `Stage` that a config describes."""
     return Stage(
         make_model(**config.model),
-        image_size=config.image_size,
-        low_res_size=config.low_res_size,
+        conditions=make_conditions(config),
+        shape=sample_shape(config),
         schedule=config.schedule,
         prediction=config.prediction,
         settings=SamplingSettings(**config.sampling),

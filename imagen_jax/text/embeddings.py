@@ -45,8 +45,8 @@ class Embeddings:
         """D."""
         return self.tokens[0].shape[1]
 
-    def padded(self, rows: Sequence[int] | np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns text_emb [B,L,D] bfloat16, zero at padding, and text_mask [B,L] bool, of some rows or of all.
+    def padded(self, rows: Sequence[int] | np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Returns text_emb [B,L,D] bfloat16, zero at padding, and text_mask [B,L] bool, by name, of rows or of all.
 
         Raises:
           NotFiniteError: an embedding is infinite or not a number.
@@ -59,7 +59,7 @@ class Embeddings:
         for row, tokens in enumerate(chosen):
             text_emb[row, : len(tokens)] = tokens
             text_mask[row, : len(tokens)] = True
-        return text_emb, text_mask
+        return {"text_emb": text_emb, "text_mask": text_mask}
 
     def check_finite(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
         """Checks that the embeddings of some rows, or of all, are numbers.

@@ -81,12 +81,11 @@ class TextEncoder:
         self._sharding = NamedSharding(mesh, P("data"))
         self._apply = jax.jit(model.apply)
 
-    def encode(self, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Encodes any number of captions; those longer than L tokens are cut, with a warning that counts them.
 
         Returns:
-          text_emb: [B,L,D] bfloat16, zero at padding, so that it equals what is read back from a text store.
-          text_mask: [B,L] bool, True = a real token; at least one a row.
+          As `Embeddings.padded`, and equal to what is read back from a text store.
 
         Raises:
           InputError: no captions, or something that isn't a valid string; a tokenizer whose ids the weights lack.

@@ -1,5 +1,6 @@
 """The training state, and the table that describes it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -30,26 +31,15 @@ class TrainState(struct.PyTreeNode):
     ema_params: Params
 
 
-def model_inputs(
-    *, batch_size: int, image_size: int, text_width: int, max_tokens: int, has_low_res: bool
-) -> dict[str, Any]:
-    """Keyword arguments of zeros for a network's `init` and for counting: see `models.unet.UNet.__call__`."""
-    image = jnp.zeros((batch_size, image_size, image_size, 3))
-    level = jnp.zeros((batch_size,))
-    return {
-        "z": image,
-        "logsnr": level,
-        "text_emb": jnp.zeros((batch_size, max_tokens, text_width), jnp.bfloat16),
-        "text_mask": jnp.ones((batch_size, max_tokens), bool),
-        "low_res": image if has_low_res else None,
-        "aug_logsnr": level if has_low_res else None,
-    }
-
-
 def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, inputs: dict[str, Any]
+    model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, shapes: Mapping[str, Any]
 ) -> TrainState:
-    """A fresh state. Works under `jax.eval_shape`, which costs no memory: shapes of a 2B network in a second."""
+    """A fresh state. Works under `jax.eval_shape`, which costs no memory: shapes of a 2B network in a second.
+
+    Args:
+      shapes: of what the network is called with (`conditions.inputs.network_shapes`).
+    """
+    inputs = jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), dict(shapes))
     params = model.init(key, **inputs)["params"]
     return TrainState(
         step=jnp.int32(0),

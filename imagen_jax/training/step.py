@@ -1,6 +1,6 @@
 """The pure train step: (state, batch, key) -> state, metrics. `parallel` runs it on devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import jax
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from imagen_jax.diffusion import augment, guidance, objective
+from imagen_jax.conditions import Condition, inputs
+from imagen_jax.conditions.keys import training_keys
+from imagen_jax.diffusion import objective
 from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.training import ema
 from imagen_jax.training.state import TrainState
@@ -27,53 +29,31 @@ class LossFn(Protocol):
 
 
 def make_loss_fn(
-    model: nn.Module,
-    *,
-    schedule: Schedule,
-    prediction: str,
-    weighting: str,
-    caption_drop_rate: float,
-    max_aug_level: float,
+    model: nn.Module, *, conditions: Sequence[Condition], schedule: Schedule, prediction: str, weighting: str
 ) -> LossFn:
-    """The loss of a stage: captions dropped per example, the low-resolution input (if any) noised at a random level.
+    """The loss of a stage, with what its conditions make of a batch in training.
 
     Args:
       model: a network of `models`, called as `UNet.__call__`.
+      conditions: what the network is told.
       schedule, prediction, weighting: see `diffusion.objective.diffusion_loss`.
-      caption_drop_rate: share of examples that see the null text (Imagen: 0.1).
-      max_aug_level: aug_level ~ U(0, max_aug_level) (Imagen: 1).
     """
 
     def loss_fn(params: Params, batch: Batch, keys: jax.Array, t: jax.Array | None = None) -> jax.Array:
-        drop_keys, level_keys, aug_keys, loss_keys = jax.vmap(lambda key: jax.random.split(key, 4), out_axes=1)(keys)
         image = jnp.asarray(batch["image"])
-        drop = jax.vmap(lambda key: jax.random.bernoulli(key, caption_drop_rate))(drop_keys)
-        text_emb, text_mask = guidance.drop_text(
-            jnp.asarray(batch["text_emb"]), jnp.asarray(batch["text_mask"]), drop=drop
-        )
-        low_res, aug_logsnr = None, None
-        if "low_res" in batch:
-            aug_level = max_aug_level * jax.vmap(lambda key: jax.random.uniform(key))(level_keys)
-            aug_logsnr = augment.aug_logsnr_from_level(aug_level)
-            _, height, width, _ = image.shape
-            low_res = augment.augment(
-                jnp.asarray(batch["low_res"]), size=(height, width), aug_logsnr=aug_logsnr, keys=aug_keys
-            )
+        seen = inputs.for_training(conditions, batch, keys, shape=image.shape[1:])
 
         def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            output = model.apply(
-                {"params": params},
-                z,
-                logsnr,
-                text_emb=text_emb,
-                text_mask=text_mask,
-                low_res=low_res,
-                aug_logsnr=aug_logsnr,
-            )
-            return cast(jax.Array, output)
+            return cast(jax.Array, model.apply({"params": params}, z, logsnr, seen))
 
         return objective.diffusion_loss(
-            network, image, keys=loss_keys, t=t, schedule=schedule, prediction=prediction, weighting=weighting
+            network,
+            image,
+            keys=training_keys(keys, "loss"),
+            t=t,
+            schedule=schedule,
+            prediction=prediction,
+            weighting=weighting,
         )
 
     return loss_fn
@@ -81,7 +61,7 @@ def make_loss_fn(
 
 def loss_times(keys: jax.Array) -> jax.Array:
     """Draws the times [B] that a loss of `make_loss_fn` draws from the same `keys` [B] when it is given none."""
-    return objective.draw_times(jax.vmap(lambda key: jax.random.split(key, 4)[3])(keys))
+    return objective.draw_times(training_keys(keys, "loss"))
 
 
 def train_step(

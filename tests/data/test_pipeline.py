@@ -90,10 +90,10 @@ def test_shapes_and_types_are_the_contract():
 
 def test_text_is_padded_with_zeros_or_cut():
     embedding = np.arange(6, dtype=np.float32).reshape(3, 2).astype(ml_dtypes.bfloat16)
-    padded, mask = pad_text(embedding, 5)
+    padded, mask = pad_text(embedding, 5).values()
     np.testing.assert_array_equal(padded[:3], embedding)
     assert not padded[3:].astype(bool).any() and mask.tolist() == [True, True, True, False, False]
-    cut, mask = pad_text(embedding, 2)
+    cut, mask = pad_text(embedding, 2).values()
     np.testing.assert_array_equal(cut, embedding[:2])
     assert mask.all() and cut.dtype == ml_dtypes.bfloat16
 

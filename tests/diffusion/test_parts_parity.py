@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagen_jax.diffusion.guidance import extrapolate
+from imagen_jax.diffusion.guidance import Branch, guide
 from imagen_jax.diffusion.schedules import discrete_cosine
 from imagen_jax.diffusion.spacings import at_times
 from imagen_jax.diffusion.threshold import dynamic_threshold, quantile
+from imagen_jax.types import Prediction
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -41,8 +42,8 @@ def test_dynamic_thresholding_is_diffusers(cap, percentile):
         thresholding=True, dynamic_thresholding_ratio=percentile / 100, sample_max_value=cap or float("inf")
     )
     expected = scheduler._threshold_sample(torch.tensor(IMAGES)).numpy()
-    thresholded = dynamic_threshold(lambda z, logsnr: z, percentile=percentile, cap=cap)
-    np.testing.assert_allclose(thresholded(jnp.asarray(IMAGES), jnp.zeros(len(IMAGES))), expected, rtol=0, atol=1e-5)
+    thresholded = dynamic_threshold(lambda z, logsnr: Prediction(z), percentile=percentile, cap=cap)
+    np.testing.assert_allclose(thresholded(jnp.asarray(IMAGES), jnp.zeros(len(IMAGES))).x, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 0.95, 0.995, 1.0])
@@ -59,5 +60,7 @@ def test_rescaled_guidance_is_diffusers(phi, weight):
     good, bad = IMAGES, np.flip(IMAGES, axis=1) + np.float32(0.1)
     guided = torch.tensor(weight * good + (1 - weight) * bad)
     expected = module.rescale_noise_cfg(guided, torch.tensor(good), phi).numpy()
-    actual = extrapolate(jnp.asarray(good), jnp.asarray(bad), weight=weight, rescale=phi)
+    branches = [Branch(weight, {}, {"x": jnp.asarray(good)}), Branch(1 - weight, {}, {"x": jnp.asarray(bad)})]
+    guided_fn = guide(lambda params, _: lambda z, logsnr: Prediction((params or {})["x"]), branches, rescale=phi)
+    actual = guided_fn(jnp.asarray(good), jnp.zeros(len(good))).x
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

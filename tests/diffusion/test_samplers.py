@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion import gaussian
-from imagen_jax.diffusion.guidance import WithinInterval
+from imagen_jax.diffusion.guidance import ByLevel
 from imagen_jax.diffusion.samplers import SAMPLERS, check_levels
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.diffusion.spacings import noise_levels
 from imagen_jax.errors import InputError
+from imagen_jax.types import Prediction
 
 MEAN, STD = 0.3, 0.5
 B = 4
@@ -32,7 +33,7 @@ DETERMINISTIC = [name for name in SAMPLERS if name not in STOCHASTIC]
 def denoise_fn(z, logsnr, *, std=STD):
     """x_hat = m + alpha s^2 / (alpha^2 s^2 + sigma^2) (z - alpha m)."""
     alpha, sigma = gaussian.alpha_sigma(logsnr, z)
-    return MEAN + alpha * std**2 / (alpha**2 * std**2 + sigma**2) * (z - alpha * MEAN)
+    return Prediction(MEAN + alpha * std**2 / (alpha**2 * std**2 + sigma**2) * (z - alpha * MEAN))
 
 
 def flow_end(z_init, logsnr):
@@ -98,7 +99,7 @@ def test_data_of_one_point_is_drawn_exactly(name):
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_one_step_is_the_denoisers_first_estimate(name):
     x = sample(name, 1, spacing="uniform", z_init=SMALL)
-    np.testing.assert_allclose(x, denoise_fn(SMALL, jnp.full(B, cosine(jnp.float32(1.0)))), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(x, denoise_fn(SMALL, jnp.full(B, cosine(jnp.float32(1.0)))).x, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -133,7 +134,7 @@ def test_guidance_within_an_interval_is_evaluated_there_only_and_keeps_the_sampl
     inside, outside = [], []
     logsnrs = levels(6)
     low, high = float(logsnrs[2]), float(logsnrs[3])
-    piecewise = WithinInterval(recording(inside), recording(outside), low, high)
+    piecewise = ByLevel([(low, high, recording(inside))], otherwise=recording(outside))
     x = sample(name, 6, z_init=SMALL, denoise_fn=piecewise)
     jax.effects_barrier()
     assert set(inside) == {low, high} and not {low, high} & set(outside)
@@ -143,14 +144,51 @@ def test_guidance_within_an_interval_is_evaluated_there_only_and_keeps_the_sampl
 
 def test_the_evaluations_outside_the_interval_are_not_compiled_with_guidance():
     def twice(z, logsnr):
-        return 0.5 * (denoise_fn(z, logsnr) + jnp.sin(z) - jnp.sin(z))
+        return Prediction(denoise_fn(z, logsnr).x + jnp.sin(z) - jnp.sin(z))
 
     logsnrs = levels(8)
-    piecewise = WithinInterval(twice, denoise_fn, float(logsnrs[3]), float(logsnrs[4]))
+    piecewise = ByLevel([(float(logsnrs[3]), float(logsnrs[4]), twice)], otherwise=denoise_fn)
     program = jax.make_jaxpr(partial(SAMPLERS["ddim"].sample, piecewise, logsnrs=logsnrs))(KEYS, SMALL)
     scans = [equation for equation in program.eqns if equation.primitive.name == "scan"]
     assert [scan.params["length"] for scan in scans] == [3, 2, 3]
     assert ["sin" in str(scan.params["jaxpr"]) for scan in scans] == [False, True, False]
+
+
+def test_experts_of_some_levels_are_each_evaluated_at_theirs_and_the_first_of_two_is_taken():
+    seen: dict[str, list[float]] = {"noisy": [], "middle": [], "rest": []}
+    logsnrs = [float(logsnr) for logsnr in levels(6)]
+    experts = ByLevel(
+        [(-np.inf, logsnrs[1], recording(seen["noisy"])), (logsnrs[1], logsnrs[3], recording(seen["middle"]))],
+        otherwise=recording(seen["rest"]),
+    )
+    sample("ddim", 6, z_init=SMALL, denoise_fn=experts)
+    jax.effects_barrier()
+    assert seen == {"noisy": logsnrs[:2], "middle": logsnrs[2:4], "rest": logsnrs[4:]}
+
+
+def test_a_predicted_variance_takes_the_place_of_gamma_pixel_by_pixel():
+    """Left of the middle gamma is 0, right of it 1: each half is what that gamma draws for all."""
+    width = SMALL.shape[2]
+    right = jnp.broadcast_to(jnp.arange(width)[:, None] >= width // 2, SMALL.shape).astype(jnp.float32)
+
+    def with_variance(z, logsnr):
+        return denoise_fn(z, logsnr)._replace(gamma=right)
+
+    mixed = sample("ddpm", 8, z_init=SMALL, denoise_fn=with_variance, gamma=0.3)
+    small, large = (sample("ddpm", 8, z_init=SMALL, gamma=gamma) for gamma in (0.0, 1.0))
+    np.testing.assert_allclose(mixed[:, :, : width // 2], small[:, :, : width // 2], atol=1e-5)
+    np.testing.assert_allclose(mixed[:, :, width // 2 :], large[:, :, width // 2 :], atol=1e-5)
+    assert np.abs(small - large).mean() > 0.01
+    # The others have none of their own, and a variance changes nothing.
+    np.testing.assert_array_equal(
+        sample("dpmpp_2m", 8, z_init=SMALL, denoise_fn=with_variance), sample("dpmpp_2m", 8, z_init=SMALL)
+    )
+
+
+def test_only_a_start_from_noise_must_begin_with_noise():
+    check_levels("ddim", np.array([-2.0, 0.0, 2.0], np.float32), from_noise=False)
+    with pytest.raises(InputError, match="almost pure noise"):
+        check_levels("ddim", np.array([-2.0, 0.0, 2.0], np.float32))
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -179,9 +217,9 @@ def test_eulers_method_is_a_straight_line_in_sigma():
     logsnrs = levels(2)
     sigma, sigma_next = np.exp(-0.5 * logsnrs)
     alpha, alpha_next = (1 / np.sqrt(1 + s**2) for s in (sigma, sigma_next))
-    y, x = SMALL / alpha, denoise_fn(SMALL, jnp.full(B, logsnrs[0]))
+    y, x = SMALL / alpha, denoise_fn(SMALL, jnp.full(B, logsnrs[0])).x
     z_next = alpha_next * (y + (sigma_next - sigma) * (y - x) / sigma)
-    wanted = denoise_fn(z_next, jnp.full(B, logsnrs[1]))
+    wanted = denoise_fn(z_next, jnp.full(B, logsnrs[1])).x
     np.testing.assert_allclose(sample("euler", 2, z_init=SMALL), wanted, atol=1e-4)
 
 

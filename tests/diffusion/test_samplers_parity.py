@@ -17,6 +17,7 @@ import pytest
 from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.schedules import discrete_cosine
 from imagen_jax.diffusion.spacings import SPACINGS, at_times, noise_levels
+from imagen_jax.types import Prediction
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -71,13 +72,13 @@ def _the_same_noise(monkeypatch):
         monkeypatch.setattr(f"diffusers.schedulers.scheduling_{name}.randn_tensor", draw_in_order())
 
 
-def ours(name, logsnrs, **settings):
+def ours(name, logsnrs, *, gamma_of_pixels=None, **settings):
     """z at every evaluation, and the image: [N + 1, *SHAPE]."""
     seen = []
 
     def denoise_fn(z, logsnr):
         jax.debug.callback(seen.append, z, ordered=True)
-        return x_hat(jnp, z, logsnr)
+        return Prediction(x_hat(jnp, z, logsnr), gamma_of_pixels)
 
     x = jax.jit(partial(SAMPLERS[name].sample, denoise_fn, logsnrs=logsnrs, **settings))(KEYS, Z_INIT)
     jax.effects_barrier()
@@ -153,6 +154,20 @@ def test_ddpm_is_diffusers_on_deepfloyds_timesteps(name):
     scheduler, to_output = ddpm_scheduler("learned_range")
     scheduler.set_timesteps(timesteps=listed)
     actual, expected = ours("ddpm", logsnrs, gamma=0.3), theirs(scheduler, logsnrs, to_output=to_output)
+    assert_same(actual, expected, tolerance=TOLERANCE_OF_CUMPROD)
+
+
+@pytest.mark.parametrize("num_steps", STEPS)
+def test_a_variance_for_each_pixel_is_diffusers_learned_range(num_steps):
+    gamma = np.random.default_rng(5).uniform(size=SHAPE).astype(np.float32)
+    scheduler, _ = ddpm_scheduler("learned_range", timestep_spacing="leading")
+    scheduler.set_timesteps(num_steps)
+    logsnrs = at_timesteps(scheduler.timesteps)
+    actual = ours("ddpm", logsnrs, gamma_of_pixels=jnp.asarray(gamma))
+    # Theirs splits axis 1, which is of no meaning here: whatever is joined there is parted there.
+    expected = theirs(
+        scheduler, logsnrs, to_output=lambda x: torch.cat([x, torch.tensor(2 * gamma - 1, dtype=x.dtype)], dim=1)
+    )
     assert_same(actual, expected, tolerance=TOLERANCE_OF_CUMPROD)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.diffusion.threshold import THRESHOLDS, dynamic_threshold, quantile, static_threshold
+from imagen_jax.types import Prediction
 
 Z, LOGSNR = jnp.zeros((3, 4, 4, 3)), jnp.zeros(3)
 # One image in range, one out of it, one far out.
@@ -13,42 +14,42 @@ X_HAT = (
 
 
 def constant(x):
-    return lambda z, logsnr: x
+    return lambda z, logsnr: Prediction(x)
 
 
 @pytest.mark.parametrize("name", ["static", "dynamic"])
 def test_thresholded_images_lie_in_range(name):
-    x = THRESHOLDS[name](constant(X_HAT))(Z, LOGSNR)
+    x = THRESHOLDS[name](constant(X_HAT))(Z, LOGSNR).x
     assert x.shape == X_HAT.shape and float(jnp.abs(x).max()) <= 1
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
 def test_an_image_in_range_is_not_changed_by_thresholding(name):
-    x = THRESHOLDS[name](constant(X_HAT[:1]))(Z[:1], LOGSNR[:1])
+    x = THRESHOLDS[name](constant(X_HAT[:1]))(Z[:1], LOGSNR[:1]).x
     np.testing.assert_array_equal(x, X_HAT[:1])
 
 
 def test_no_threshold_changes_nothing():
-    np.testing.assert_array_equal(THRESHOLDS["none"](constant(X_HAT))(Z, LOGSNR), X_HAT)
+    np.testing.assert_array_equal(THRESHOLDS["none"](constant(X_HAT))(Z, LOGSNR).x, X_HAT)
 
 
 def test_static_thresholding_clips():
-    np.testing.assert_array_equal(static_threshold(constant(X_HAT))(Z, LOGSNR), np.clip(X_HAT, -1, 1))
+    np.testing.assert_array_equal(static_threshold(constant(X_HAT))(Z, LOGSNR).x, np.clip(X_HAT, -1, 1))
 
 
 @pytest.mark.parametrize("percentile", [99.5, 80.0])
 def test_dynamic_thresholding_takes_each_images_own_percentile(percentile):
-    x = dynamic_threshold(constant(X_HAT), percentile=percentile)(Z, LOGSNR)
+    x = dynamic_threshold(constant(X_HAT), percentile=percentile)(Z, LOGSNR).x
     for image, result in zip(np.asarray(X_HAT), np.asarray(x), strict=True):
         s = max(1.0, np.percentile(np.abs(image), percentile))
         np.testing.assert_allclose(result, np.clip(image, -s, s) / s, rtol=1e-5, atol=1e-6)
 
 
 def test_a_cap_limits_the_range_that_is_brought_back():
-    x = dynamic_threshold(constant(X_HAT), cap=1.2)(Z, LOGSNR)
+    x = dynamic_threshold(constant(X_HAT), cap=1.2)(Z, LOGSNR).x
     np.testing.assert_allclose(x[2], np.clip(X_HAT[2], -1.2, 1.2) / 1.2, rtol=1e-6)
     np.testing.assert_array_equal(
-        dynamic_threshold(constant(X_HAT), cap=1.0)(Z, LOGSNR), static_threshold(constant(X_HAT))(Z, LOGSNR)
+        dynamic_threshold(constant(X_HAT), cap=1.0)(Z, LOGSNR).x, static_threshold(constant(X_HAT))(Z, LOGSNR).x
     )
 
 

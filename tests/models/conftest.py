@@ -20,14 +20,16 @@ def random_params() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def inputs() -> dict[str, jax.Array]:
+def inputs() -> dict[str, Any]:
     """What a network of 8 px is called with: two images, captions of 3 and 5 real tokens out of 6."""
     keys = jax.random.split(jax.random.key(2), 3)
     return {
         "z": jax.random.normal(keys[0], (2, 8, 8, 3)),
         "logsnr": jnp.array([-2.0, 3.0]),
-        "text_emb": jax.random.normal(keys[1], (2, 6, 16)).astype(jnp.bfloat16),
-        "text_mask": jnp.arange(6)[None, :] < jnp.array([[3], [5]]),
-        "low_res": jax.random.normal(keys[2], (2, 8, 8, 3)),
-        "aug_logsnr": jnp.array([1.0, 4.0]),
+        "conditions": {
+            "text_emb": jax.random.normal(keys[1], (2, 6, 16)).astype(jnp.bfloat16),
+            "text_mask": jnp.arange(6)[None, :] < jnp.array([[3], [5]]),
+            "low_res": jax.random.normal(keys[2], (2, 8, 8, 3)),
+            "aug_logsnr": jnp.array([1.0, 4.0]),
+        },
     }

@@ -20,20 +20,22 @@ def test_predicts_the_scaled_low_resolution_input_at_first_when_that_is_added(in
     init = jax.jit(lambda key: model.init(key, **inputs)["params"]["conv_out"])
     params = random_params(model, **inputs)["params"] | {"conv_out": init(jax.random.key(0))}
     output = jax.jit(model.apply)({"params": params}, **inputs)
-    alpha = np.sqrt(1 / (1 + np.exp(-np.asarray(inputs["aug_logsnr"]))))
-    np.testing.assert_allclose(output, alpha[:, None, None, None] * inputs["low_res"], rtol=1e-5, atol=1e-6)
+    alpha = np.sqrt(1 / (1 + np.exp(-np.asarray(inputs["conditions"]["aug_logsnr"]))))
+    np.testing.assert_allclose(
+        output, alpha[:, None, None, None] * inputs["conditions"]["low_res"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_residual_on_no_low_resolution_input_is_refused(inputs):
-    base = {name: inputs[name] for name in ("z", "logsnr", "text_emb", "text_mask")}
-    with pytest.raises(AssertionError):
+    base = inputs | {"conditions": {name: inputs["conditions"][name] for name in ("text_emb", "text_mask")}}
+    with pytest.raises(KeyError, match="aug_logsnr"):
         jax.eval_shape(tiny(low_res_residual=True).init, jax.random.key(0), **base)
 
 
 def test_a_network_trained_on_crops_runs_on_whole_images(inputs, random_params):
     model = tiny(skip_per_block=False)
     params = random_params(model, **inputs)
-    whole = {name: jnp.tile(x, (1, 2, 3, 1)) if x.ndim == 4 else x for name, x in inputs.items()}
+    whole = jax.tree.map(lambda x: jnp.tile(x, (1, 2, 3, 1)) if x.ndim == 4 else x, inputs)
     output = jax.jit(model.apply)(params, **whole)
     assert output.shape == (2, 16, 24, 3) and np.isfinite(output).all()
 

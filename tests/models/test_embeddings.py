@@ -35,16 +35,16 @@ def test_noise_levels_beyond_twenty_are_finite_and_as_at_twenty(random_params):
 def test_noise_level_text_and_augmentation_level_are_summed(random_params, inputs):
     conditioning = Conditioning(32)
     names = ("text_emb", "text_mask", "aug_logsnr")
-    arguments = {name: inputs[name] for name in names}
-    params = random_params(conditioning, inputs["logsnr"], **arguments)
+    told = {name: inputs["conditions"][name] for name in names}
+    params = random_params(conditioning, inputs["logsnr"], told)
     apply = jax.jit(conditioning.apply)
 
     def emb(**changed):
-        values = {"logsnr": inputs["logsnr"]} | arguments | changed
-        return np.asarray(apply(params, values.pop("logsnr"), **values))
+        values = {"logsnr": inputs["logsnr"]} | told | changed
+        return np.asarray(apply(params, values.pop("logsnr"), values))
 
     other_level = {"logsnr": jnp.array([0.0, -5.0])}
-    other_text = {"text_emb": inputs["text_emb"][:, ::-1], "text_mask": inputs["text_mask"][:, ::-1]}
+    other_text = {name: told[name][:, ::-1] for name in ("text_emb", "text_mask")}
     other_aug = {"aug_logsnr": jnp.array([-1.0, 0.0])}
     none = emb()
     changes = [emb(**other) - none for other in (other_level, other_text, other_aug)]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from imagen_jax import build
+from imagen_jax.conditions.inputs import network_shapes
 from imagen_jax.models import make_model
 from imagen_jax.models.flops import count_flops
-from imagen_jax.training.state import model_inputs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -151,16 +151,8 @@ PAPER = {
 
 def inputs_of(config, *, size=None, batch_size=1):
     """Shapes of what a config's network is called with, for T5-XXL's width."""
-    return jax.eval_shape(
-        partial(
-            model_inputs,
-            batch_size=batch_size,
-            image_size=size or config.data.image_size,
-            text_width=4096,
-            max_tokens=config.data.max_tokens,
-            has_low_res=bool(config.data.low_res_size),
-        )
-    )
+    size = size or config.data.image_size
+    return network_shapes(build.conditions(config, text_width=4096), (size, size, 3), batch_size=batch_size)
 
 
 @pytest.fixture(scope="module", params=PAPER)

@@ -4,8 +4,8 @@ from imagen_jax.models.unet import UNet
 
 
 def parameters(model, inputs):
-    arguments = {name: inputs[name] for name in ("z", "logsnr", "text_emb", "text_mask")}
-    return jax.eval_shape(model.init, jax.random.key(0), **arguments)["params"]
+    conditions = {name: inputs["conditions"][name] for name in ("text_emb", "text_mask")}
+    return jax.eval_shape(model.init, jax.random.key(0), **(inputs | {"conditions": conditions}))["params"]
 
 
 def test_blocks_stand_where_the_arguments_say(inputs):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imagen_jax.conditions import Text
 from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.errors import NotFiniteError
 from imagen_jax.sampling.finite import label_image
@@ -22,8 +23,8 @@ class Breaks:
     def __init__(self, value: float, logsnr_min: float = -np.inf, logsnr_max: float = np.inf):
         self.value, self.logsnr_min, self.logsnr_max = value, logsnr_min, logsnr_max
 
-    def apply(self, variables, z, logsnr, *, text_emb, text_mask):
-        breaks = (text_emb[:, 0, 0] == 1.0) & (logsnr >= self.logsnr_min) & (logsnr <= self.logsnr_max)
+    def apply(self, variables, z, logsnr, conditions):
+        breaks = (conditions["text_emb"][:, 0, 0] == 1.0) & (logsnr >= self.logsnr_min) & (logsnr <= self.logsnr_max)
         x = jnp.full(z.shape, 0.25)
         return x.at[:, 0, 0, 0].set(jnp.where(breaks, self.value, 0.25))
 
@@ -32,8 +33,8 @@ def sample(network: Any, text: list[float], **settings: Any) -> np.ndarray:
     settings = {"num_steps": 4, "spacing": "karras", "guidance_weight": 1.0} | settings
     stage = Stage(
         network,
-        image_size=4,
-        low_res_size=None,
+        conditions=(Text(3, 4),),
+        shape=(4, 4, 3),
         schedule="cosine",
         prediction="x",
         settings=SamplingSettings(**settings),
@@ -41,7 +42,7 @@ def sample(network: Any, text: list[float], **settings: Any) -> np.ndarray:
     text_emb = np.broadcast_to(np.array(text, np.float32)[:, None, None], (3, 3, 4))
     keys = jax.random.split(jax.random.key(0), 3)
     labels = [label_image(index, f"prompt {index}") for index in (7, 8, 9)]
-    return stage.sample({}, text_emb, MASK, keys=keys, labels=labels)
+    return stage.sample({}, {"text_emb": text_emb, "text_mask": MASK}, keys=keys, labels=labels)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])

@@ -7,16 +7,16 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
-from imagen_jax.models import make_model
 from imagen_jax.sampling.cascade import Cascade, StageConfig, make_stage
 from imagen_jax.sampling.placement import make_mesh
+from imagen_jax.sampling.stage_config import parameter_shapes
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.training import parallel
 from imagen_jax.training.collectives import Collectives, count_collectives
-from imagen_jax.training.state import model_inputs
 from tests.randomised import randomised
 from tests.training import tiny
 
@@ -43,15 +43,7 @@ def stage_config(image_size: int, low_res_size: int | None, **model: Any) -> Sta
 
 
 def params_of(config: StageConfig) -> Any:
-    inputs = model_inputs(
-        batch_size=1,
-        image_size=config.image_size,
-        text_width=WIDTH,
-        max_tokens=TOKENS,
-        has_low_res=config.low_res_size is not None,
-    )
-    model = make_model(**config.model)
-    return randomised(jax.eval_shape(lambda: model.init(jax.random.key(0), **inputs))["params"])
+    return randomised(unflatten_dict(parameter_shapes(config), sep="/"))
 
 
 def texts() -> Embeddings:
@@ -133,8 +125,7 @@ def test_a_sample_grid_takes_parameters_as_training_divides_them(strategy, monke
     monkeypatch.setattr(parallel, "_SMALL", 0)
     config = cascade().configs[0]
     params = params_of(config)
-    text_emb, text_mask = texts().padded()
-    grid = SampleGrid(make_stage(config), text_emb=text_emb, text_mask=text_mask, captions=texts().captions)
+    grid = SampleGrid(make_stage(config), given=texts().padded(), captions=texts().captions)
     ((_, expected),) = grid.run(params, step=1)
     state = tiny.state_of(params, tiny.optimizer())
     sharding = parallel.parallelise(strategy, tiny.step(), jax.devices(), state).state_sharding
@@ -173,14 +164,12 @@ def run(attention: str, *, devices: int, image_shards: int) -> Run:
         return jitted(*args, **kwargs)
 
     stage._compiled = compiled  # pyright: ignore[reportAttributeAccessIssue]
-    text_emb, text_mask = texts().padded(range(devices // image_shards))
-    low_res = np.random.default_rng(1).uniform(-1, 1, (len(text_emb), 16, 16, 3)).astype(np.float32)
+    count = devices // image_shards
+    low_res = np.random.default_rng(1).uniform(-1, 1, (count, 16, 16, 3)).astype(np.float32)
     samples = stage.sample(
         params_of(config),
-        text_emb,
-        text_mask,
-        keys=jax.random.split(jax.random.key(0), len(text_emb)),
-        low_res=low_res,
+        texts().padded(range(count)) | {"low_res": low_res},
+        keys=jax.random.split(jax.random.key(0), count),
         mesh=make_mesh(devices, image_shards=image_shards, coarsest_rows=stage.coarsest_rows),
     )
     (program,) = programs

@@ -37,21 +37,21 @@ def test_what_is_saved_is_loaded(text, tmp_path):
 
 
 def test_padding_is_zero_and_masked(text):
-    emb, mask = text.padded()
+    emb, mask = text.padded().values()
     assert emb.shape == (3, 4, 8)
     assert emb.dtype == ml_dtypes.bfloat16
     assert mask.sum(axis=1).tolist() == list(LENGTHS)
     assert (emb[~mask] == 0).all()
     for row, tokens in enumerate(text.tokens):
         np.testing.assert_array_equal(emb[row][mask[row]], tokens)
-    np.testing.assert_array_equal(text.padded([2, 0])[0], emb[[2, 0]])
+    np.testing.assert_array_equal(text.padded([2, 0])["text_emb"], emb[[2, 0]])
 
 
 def test_rows_are_taken_in_order_and_as_often_as_asked(text):
     taken = text.take([1, 1, 0])
     assert taken.captions == ("", "", "red apple")
     assert len(taken) == 3
-    np.testing.assert_array_equal(taken.padded()[0], text.padded([1, 1, 0])[0])
+    np.testing.assert_array_equal(taken.padded()["text_emb"], text.padded([1, 1, 0])["text_emb"])
 
 
 def cut(path):

@@ -38,7 +38,7 @@ def as_float(emb):
 
 
 def test_shapes_types_and_name(encoder):
-    emb, mask = encoder.encode(CAPTIONS[:5])
+    emb, mask = encoder.encode(CAPTIONS[:5]).values()
     assert emb.shape == (5, 24, 32) == (5, encoder.max_length, encoder.width)
     assert emb.dtype == ml_dtypes.bfloat16
     assert mask.shape == (5, 24)
@@ -50,7 +50,7 @@ def test_shapes_types_and_name(encoder):
 
 
 def test_different_captions_have_different_embeddings(encoder):
-    emb, mask = encoder.encode(CAPTIONS)
+    emb, mask = encoder.encode(CAPTIONS).values()
     weight = mask[:, :, None]
     pooled = (as_float(emb) * weight).sum(axis=1) / weight.sum(axis=1)
     distance = np.linalg.norm(pooled[:, None] - pooled[None], axis=-1) + 10 * np.eye(len(CAPTIONS))
@@ -58,9 +58,9 @@ def test_different_captions_have_different_embeddings(encoder):
 
 
 def test_an_embedding_does_not_depend_on_the_rest_of_the_batch(encoder):
-    emb, _ = encoder.encode(CAPTIONS[:7])
+    emb, _ = encoder.encode(CAPTIONS[:7]).values()
     for i in range(7):
-        np.testing.assert_array_equal(encoder.encode([CAPTIONS[i]])[0][0], emb[i])
+        np.testing.assert_array_equal(encoder.encode([CAPTIONS[i]])["text_emb"][0], emb[i])
 
 
 def test_an_embedding_is_the_same_for_every_max_length_that_holds_it(folder):
@@ -82,7 +82,7 @@ def test_long_and_short_captions_come_back_in_their_order(folder):
 
 
 def test_ragged_embeddings_are_the_real_tokens(encoder):
-    emb, mask = encoder.encode(CAPTIONS[:6])
+    emb, mask = encoder.encode(CAPTIONS[:6]).values()
     ragged = list(encoder.encode_ragged(CAPTIONS[:6]))
     assert len(ragged) == 6
     for row, all_tokens, real in zip(ragged, emb, mask, strict=True):
@@ -103,7 +103,7 @@ def test_equal_captions_are_encoded_once_and_come_in_order(encoder, monkeypatch)
 
 @pytest.mark.parametrize("prompt", ["", " ", "🍎", "红苹果", "a" * 10_000, "line\nbreak\x00", "<pad></s><extra_id_0>"])
 def test_any_text_has_an_embedding(encoder, prompt):
-    emb, mask = encoder.encode([prompt])
+    emb, mask = encoder.encode([prompt]).values()
     assert mask.any()
     assert np.isfinite(as_float(emb)).all()
 
@@ -119,7 +119,7 @@ def test_the_seed_decides_the_weights_and_the_fingerprint(folder, encoder, tmp_p
     write_untrained_encoder(CAPTIONS, tmp_path / "same", seed=3, **SIZES)
     write_untrained_encoder(CAPTIONS, tmp_path / "other", seed=4, **SIZES)
     same, other = (load_encoder(tmp_path / name, 24, batch_size=4) for name in ("same", "other"))
-    emb, again, different = (e.encode(CAPTIONS[:4])[0] for e in (encoder, same, other))
+    emb, again, different = (e.encode(CAPTIONS[:4])["text_emb"] for e in (encoder, same, other))
     np.testing.assert_array_equal(emb, again)
     assert np.abs(as_float(emb) - as_float(different)).max() > 0.5
     assert encoder.fingerprint == same.fingerprint != other.fingerprint

@@ -110,7 +110,7 @@ def test_the_whole_way_from_captions_equals_transformers(tmp_path):
     )
     with torch.no_grad():
         expected = reference(**inputs).last_hidden_state.numpy()
-    emb, mask = load_encoder(tmp_path, 64).encode(texts)
+    emb, mask = load_encoder(tmp_path, 64).encode(texts).values()
     np.testing.assert_array_equal(mask, inputs["attention_mask"].numpy().astype(bool))
     # Embeddings leave as bfloat16.
     np.testing.assert_allclose(emb[mask].astype(np.float32), expected[mask], rtol=2**-8, atol=1e-4)

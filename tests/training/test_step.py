@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from imagen_jax.conditions import LowRes, Text
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.training.step import loss_times, make_loss_fn, train_step
 from tests.training import tiny
@@ -20,22 +21,24 @@ def jitted():
 class Probe:
     """In place of a network: keeps what it is given."""
 
-    def apply(self, variables, z, logsnr, **conditioning):
-        self.seen = conditioning | {"z": z, "logsnr": logsnr}
+    def apply(self, variables, z, logsnr, conditions):
+        self.seen = conditions | {"z": z, "logsnr": logsnr}
         return jnp.zeros_like(z)
 
 
-def probe(batch, **changes):
+SETTINGS = {"schedule": cosine, "prediction": "v", "weighting": "v"}
+
+
+def probe(batch, *conditions):
     network = Probe()
-    settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
     keys = jax.random.split(jax.random.key(0), len(batch["image"]))
-    make_loss_fn(cast(Any, network), **settings | changes)({}, batch, keys)
+    make_loss_fn(cast(Any, network), conditions=conditions, **SETTINGS)({}, batch, keys)
     return network.seen
 
 
 def test_captions_are_dropped_one_by_one_at_the_given_rate():
     batch = tiny.batch(size=4096)
-    seen = probe(batch, caption_drop_rate=0.1)
+    seen = probe(batch, Text(tiny.TOKENS, tiny.WIDTH, drop_rate=0.1))
     dropped = np.all(np.asarray(seen["text_emb"]) == 0, axis=(1, 2))
     # Standard deviation of the share: sqrt(0.1 * 0.9 / 4096) = 0.005.
     assert abs(dropped.mean() - 0.1) < 0.02
@@ -45,7 +48,7 @@ def test_captions_are_dropped_one_by_one_at_the_given_rate():
 def test_every_example_has_its_own_time_and_augmentation_level():
     batch = tiny.batch(size=512)
     batch["low_res"] = batch["image"][:, ::4, ::4]
-    seen = probe(batch, max_aug_level=0.5)
+    seen = probe(batch, LowRes(4, max_aug_level=0.5))
     assert len(np.unique(seen["logsnr"])) == 512
     assert len(np.unique(seen["aug_logsnr"])) > 500  # float32 rounds a few to the same
     # Level 0.5 of the cosine schedule is logsnr 0: less is less noise.
@@ -105,9 +108,8 @@ def test_stratified_times_are_one_in_each_interval_and_new_at_every_step():
 def test_a_step_takes_the_times_that_its_loss_would_draw_by_itself():
     batch, keys = tiny.batch(size=16), jax.random.split(jax.random.key(3), 16)
     by_itself, told = Probe(), Probe()
-    settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
-    make_loss_fn(cast(Any, by_itself), **settings)({}, batch, keys)
-    make_loss_fn(cast(Any, told), **settings)({}, batch, keys, loss_times(keys))
+    for network, t in ((by_itself, None), (told, loss_times(keys))):
+        make_loss_fn(cast(Any, network), conditions=(tiny.TEXT,), **SETTINGS)({}, batch, keys, t)
     for name in ("z", "logsnr"):
         np.testing.assert_array_equal(by_itself.seen[name], told.seen[name])
     # And they are new at every step.

@@ -9,14 +9,17 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from imagen_jax.conditions import Text
+from imagen_jax.conditions.inputs import network_shapes
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.models import make_model
-from imagen_jax.training.state import TrainState, create_state, model_inputs
+from imagen_jax.training.state import TrainState, create_state
 from imagen_jax.training.step import make_loss_fn, train_step
 from tests.randomised import randomised
 
 BATCH, SIZE, TOKENS, WIDTH = 8, 8, 4, 8
 
+TEXT = Text(TOKENS, WIDTH, drop_rate=0.1)
 MODEL = make_model(
     "unet",
     channels=8,
@@ -52,7 +55,7 @@ def sgd() -> optax.GradientTransformation:
 
 
 def loss_fn(model: nn.Module = MODEL, **changes: Any):
-    settings = {"schedule": cosine, "prediction": "v", "weighting": "v", "caption_drop_rate": 0.1, "max_aug_level": 1.0}
+    settings = {"conditions": (TEXT,), "schedule": cosine, "prediction": "v", "weighting": "v"}
     return make_loss_fn(model, **settings | changes)
 
 
@@ -62,8 +65,8 @@ def step(optimizer: optax.GradientTransformation = optimizer(), **changes: Any):
 
 @cache
 def _shapes() -> TrainState:
-    inputs = model_inputs(batch_size=1, image_size=SIZE, text_width=WIDTH, max_tokens=TOKENS, has_low_res=False)
-    return jax.eval_shape(lambda key: create_state(MODEL, optimizer(), key, inputs), jax.random.key(0))
+    shapes = network_shapes((TEXT,), (SIZE, SIZE, 3))
+    return jax.eval_shape(lambda key: create_state(MODEL, optimizer(), key, shapes), jax.random.key(0))
 
 
 def state_of(params: Any, optimizer: optax.GradientTransformation, *, step: int = 0) -> TrainState:
