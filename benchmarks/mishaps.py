@@ -41,10 +41,10 @@ _STEPS = flags.DEFINE_integer("steps", 800, "Steps of the whole run.", lower_bou
 
 _DISK_MB = 64
 _DEADLINE_S = 1800.0
-# Lines of the usual log, and what jax and gloo print where a process of several goes.
+# Lines of the usual log; what the mishap before has damaged; what jax and gloo print where a process of several goes.
 _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
-    r"|warning: .* is damaged, and now called"
+    r"|warning: .* is damaged, and now called|warning: \S*metrics.jsonl: \d+ lines? (is|are) damaged"
 )
 _DAMAGED = "is damaged, and now called"
 

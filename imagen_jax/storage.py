@@ -80,7 +80,7 @@ def raise_background_failure() -> None:
 
 def quiet_libraries() -> None:
     """Keeps what threads, event loops and finalisers of libraries print of a disk's failure off the terminal."""
-    thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
+    thread_hook, unraisable_hook, main_hook = threading.excepthook, sys.unraisablehook, sys.excepthook
 
     def in_thread(args: Any) -> None:
         if args.exc_value is None or not _remember(args.exc_value):
@@ -90,7 +90,14 @@ def quiet_libraries() -> None:
         if args.exc_value is None or not (_remember(args.exc_value) or _background):
             unraisable_hook(args)
 
-    threading.excepthook, sys.unraisablehook = in_thread, unraisable
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # Python's own threads have `in_thread`. This is one of a library in C++ (tensorstore), which had an answer for
+        # an event loop that orbax closed when a write failed: what it failed of is what orbax raises.
+        in_library = threading.current_thread() is not threading.main_thread()
+        if not (in_library and (_remember(error) or str(error) == "Event loop is closed")):
+            main_hook(kind, error, trace)
+
+    threading.excepthook, sys.unraisablehook, sys.excepthook = in_thread, unraisable, uncaught
     # orbax logs by absl, and asyncio what nobody has fetched from a task.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_no_storage_failure)

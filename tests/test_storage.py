@@ -59,14 +59,25 @@ def test_what_was_being_written_is_named_and_other_errors_pass():
             "error: No space left on device; make",
         ),
         ("logging.getLogger('asyncio').error('never retrieved', exc_info=caught())", EXIT_STORAGE, "error: No space"),
+        # As tensorstore does: PyErr_Print in a thread of its own, which this calls.
+        (
+            "printed(b'raise RuntimeError(\\'Event loop is closed\\')'); full()",
+            EXIT_STORAGE,
+            "error: No space left on device; make",
+        ),
     ],
 )
 def test_a_failing_disk_is_one_line_and_its_own_exit_code(tmp_path, body, code, line):
     main = tmp_path / "main.py"
     main.write_text(
         textwrap.dedent(f"""
-            import logging, threading
+            import ctypes, logging, threading
             from imagen_jax import cli
+
+            def printed(statement):
+                thread = threading.Thread(target=ctypes.pythonapi.PyRun_SimpleString, args=(statement,))
+                thread.start()
+                thread.join()
 
             def full():
                 with open("/dev/full", "w") as file:
@@ -87,6 +98,15 @@ def test_a_failing_disk_is_one_line_and_its_own_exit_code(tmp_path, body, code, 
     done = subprocess.run([sys.executable, main], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_other_errors_in_threads_of_libraries_are_printed_as_before():
+    code = (
+        "import ctypes, threading; from imagen_jax import storage; storage.quiet_libraries();"
+        "run = threading.Thread(target=ctypes.pythonapi.PyRun_SimpleString, args=(b'1 / 0',)); run.start(); run.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_other_errors_of_libraries_are_logged_as_before(caplog):

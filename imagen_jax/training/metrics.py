@@ -178,7 +178,8 @@ def _read_lines(path: Path) -> list[_Line]:
                 dropped += 1
                 example = example or f"line {number}: {error}"
     if dropped:
-        logging.warning("%s: %d lines are damaged and left out (%s)", path, dropped, example)
+        lines_are = "1 line is" if dropped == 1 else f"{dropped} lines are"
+        logging.warning("%s: %s damaged and left out (%s)", path, lines_are, example)
     return lines
 
 

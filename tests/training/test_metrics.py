@@ -69,7 +69,7 @@ def test_a_torn_or_strange_line_is_dropped_and_said_and_the_run_goes_on(tmp_path
         file.write(b'{"step": 2, "train/loss": 2.0}\n' + (b"" if strange.endswith(b"\n") else strange))
     with caplog.at_level(logging.WARNING, logger="absl"):
         writer = MetricWriter(tmp_path, first_step=9)
-    assert caplog.text.count("1 lines are damaged and left out (line") == 1
+    assert caplog.text.count("1 line is damaged and left out (line") == 1
     writer.scalars(10, {"train/loss": 3.0})
     writer.close()
     assert [line["train/loss"] for line in read_metrics(tmp_path)] == [1.0, 2.0, 3.0]
