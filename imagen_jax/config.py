@@ -5,6 +5,7 @@ besides are relations between fields, which no single function sees. A name (sam
 where it is looked up, by its own table.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from imagen_jax.fields import check_fields, show
 from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
 from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
+from imagen_jax.sampling.settings import SamplingSettings
 
 T = TypeVar("T")
 
@@ -115,24 +117,7 @@ def base_config() -> Any:
             "clip": "",  # a folder with a CLIP, likewise
         }
     )
-    config.sampling = ConfigDict(
-        {
-            # What sampling.settings.SamplingSettings explains.
-            "sampler": "ddpm",  # key of diffusion.samplers.SAMPLERS
-            "num_steps": 256,
-            "spacing": "uniform",  # key of diffusion.spacings.SPACINGS
-            "times": (),  # explicit levels in place of num_steps and spacing, falling from 1
-            "gamma": 0.3,  # stochasticity of ddpm
-            "eta": 0.0,  # stochasticity of ddim
-            "guidance_weight": 1.0,  # 1: none
-            "guidance_interval": (0.0, 1.0),  # times between which there is guidance
-            "guidance_rescale": 0.0,  # towards the contrast of the unguided image
-            "threshold": "dynamic",  # none, static or dynamic
-            "threshold_percentile": 99.5,  # of dynamic
-            "threshold_cap": 0.0,  # of dynamic; 0: none
-            "aug_level": 0.0,  # noise added to the low-resolution input
-        }
-    )
+    config.sampling = ConfigDict(dataclasses.asdict(SamplingSettings()))
     return config
 
 

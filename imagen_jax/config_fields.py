@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from imagen_jax.fields import Field
 from imagen_jax.models.fields import NETWORK_FIELDS
 from imagen_jax.resolve import FOLLOW
+from imagen_jax.sampling.settings import SETTINGS
 
 # A side of an image: a network of 2^13 pixels a side would take a pod for one image.
 _MAX_PIXELS = 8_192
 _MAX_IMAGES = 2**20
 # Steps are counted in int32.
 _MAX_STEPS = 10**9
-_MAX_SAMPLING_STEPS = 100_000
 
 
 def _share(help: str) -> Field:
@@ -102,35 +102,7 @@ FIELDS: Mapping[str, Field] = {
     "evaluation.batch_size": Field(int, "Images sampled at a time, over a host's devices.", 1, _MAX_IMAGES),
     "evaluation.inception_weights": _path("File of FID's network, for the metrics that need it."),
     "evaluation.clip": _path("Folder with a CLIP, for the metrics that need it."),
-    "sampling.sampler": _name("The sampler, a key of diffusion.samplers.SAMPLERS."),
-    "sampling.num_steps": Field(int, "Sampling steps.", 1, _MAX_SAMPLING_STEPS),
-    "sampling.spacing": _name("How the steps are spaced, a key of diffusion.spacings.SPACINGS."),
-    "sampling.times": Field(
-        float,
-        "Explicit noise levels, falling from 1, in place of num_steps and spacing; (): none.",
-        lower=0,
-        upper=1,
-        length=(0, _MAX_SAMPLING_STEPS),
-        example="(1, 0.7, 0.4, 0.1)",
-    ),
-    "sampling.gamma": _share("Stochasticity of the sampler ddpm."),
-    "sampling.eta": _share("Stochasticity of the sampler ddim."),
-    "sampling.guidance_weight": Field(float, "Weight of classifier-free guidance; 1: none.", 0, 1_000),
-    "sampling.guidance_interval": Field(
-        float,
-        "The times between which there is guidance, (from, to).",
-        lower=0,
-        upper=1,
-        length=(2, 2),
-        example="(0.2, 0.8)",
-    ),
-    "sampling.guidance_rescale": _share("How far guided images are brought to the contrast of unguided ones."),
-    "sampling.threshold": _name("Thresholding of the predicted image: none, static or dynamic."),
-    "sampling.threshold_percentile": Field(float, "Percentile of dynamic thresholding.", 0, 100),
-    "sampling.threshold_cap": Field(
-        float, "Bound of what dynamic thresholding divides by; 0: none.", lower=1, upper=10**6, also=0
-    ),
-    "sampling.aug_level": _share("Noise level of the low-resolution input."),
+    **{f"sampling.{name}": setting.field for name, setting in SETTINGS.items()},
 }
 
 

@@ -3,12 +3,13 @@
 python -m imagen_jax.evaluate --cascade=CASCADE --data=emoji/food:train --num_samples=256 --guidance=1,2,4 --out=DIR
 python -m imagen_jax.evaluate --images=FOLDER --reference=FOLDER|DATA|FILE.npz [--inception_weights=F] --out=DIR
 
-With --cascade each combination of the settings given (values separated by commas; one value a stage: 3/1/1) is a point:
-the same prompts from the same noise, in DIR/points. The numbers are in DIR/results.json and results.csv, by metric, and
-curve.png shows distance against alignment, or what there is of the two over the settings. Killed and run again, it goes
-on; --status says how far it is. --metrics defaults to all for which there is what they need; features of emoji for
-emoji only, and a large training set isn't searched for copies unless asked for. --images takes a folder, also what
-imagen_jax.sample wrote or a point of a sweep: of those the last stage. On several hosts DIR is one that they share.
+With --cascade each combination of the settings given (values separated by commas, each as `sample` takes it: 3, one a
+stage 3/1/1, or 3/ for the first alone) is a point: the same prompts from the same noise, in DIR/points. The numbers are
+in DIR/results.json and results.csv, by metric, and curve.png shows distance against alignment, or what there is of the
+two over the settings. Killed and run again, it goes on; --status says how far it is. --metrics defaults to all for
+which there is what they need; features of emoji for emoji only, and a large training set isn't searched for copies
+unless asked for. --images takes a folder, also what imagen_jax.sample wrote or a point of a sweep: of those the last
+stage. On several hosts DIR is one that they share.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ from imagen_jax.evaluation.sweeps.grid import Point, make_points
 from imagen_jax.evaluation.sweeps.sweep import describe_status
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.cascade import Cascade
-from imagen_jax.sampling_flags import SETTINGS
+from imagen_jax.sampling.settings import BY_FLAG
+from imagen_jax.sampling_flags import define_point_flags
 from imagen_jax.training import hosts
 
 _OUT = shared_flags.define_path("out", None, "Folder to write.", required=True)
@@ -100,15 +102,11 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _ENCODER = shared_flags.define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _encoder_settings = shared_flags.define_encoder_flags()
 _device_settings = shared_flags.define_device_flags()
-_ONE_VALUE = {"guidance": "; one value is the base's", "aug_level": "; one value is for all super-resolution"}
-_SETTING_FLAGS = {
-    name: flags.DEFINE_list(name, None, f"{text} Commas separate points, slashes stages{_ONE_VALUE.get(name, '')}.")
-    for name, (_, text) in SETTINGS.items()
-}
+_settings_given = define_point_flags()
 _OF_CASCADES: Sequence[str] = (
     *("data", "protocol", "prompts_file", "coco_annotations", "coco_reading", "training", "num_samples"),
     *("samples_per_prompt", "stop_at", "batch_size", "encoder", "encoder_dtype", "encoder_devices", "encoder_shards"),
-    *("devices", "image_shards", *_SETTING_FLAGS),
+    *("devices", "image_shards", *BY_FLAG),
 )
 
 
@@ -167,7 +165,7 @@ def _measure_cascade(folder: Path, out: Path, options: MetricOptions, **shared: 
         prompts=prompts,
         source=source,
         points=points,
-        given=[name for name, flag in _SETTING_FLAGS.items() if flag.value is not None],
+        given=list(_settings_given()),
         samples_per_prompt=_PER_PROMPT.value or per_prompt,
         stop_at=_STOP_AT.value,
         seed=_SEED.value,
@@ -207,14 +205,13 @@ def _prompts() -> tuple[PromptList, Source | None]:
 
 def _points(cascade: Cascade) -> list[Point]:
     num_stages = sum(size <= (_STOP_AT.value or size) for size in cascade.stages)
-    given = {name: flag.value for name, flag in _SETTING_FLAGS.items() if flag.value is not None}
+    given = _settings_given()
     if _PROTOCOL.value and "guidance" not in given:
         weights = PROTOCOLS[_PROTOCOL.value].guidance
         own = [stage.settings.guidance_weight for stage in cascade.stages.values()]
         each = ["/".join(map(str, [*point[:num_stages], *own[len(point[:num_stages]) :]])) for point in weights]
         given |= {"guidance": list(dict.fromkeys(each))} if each else {}
-    parse = {name: parse for name, (parse, _) in SETTINGS.items()}
-    return make_points(given, parse, [stage.settings for stage in cascade.stages.values()])
+    return make_points(given, [stage.settings for stage in cascade.stages.values()])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-from imagen_jax.sampling_flags import SETTINGS
 from imagen_jax.shared_flags import PathParser, group_of
 
 _WIDTH = 80  # where no terminal says otherwise
@@ -61,8 +60,6 @@ def _group(flag: flags.Flag) -> str:
         return title
     if config_flags.is_config_flag(flag):
         return "The run"
-    if flag.name in SETTINGS:
-        return "Sampling settings"
     if isinstance(flag.parser, PathParser):
         return "Files and folders"
     return _OTHERS

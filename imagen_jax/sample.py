@@ -2,6 +2,8 @@
 
 python -m imagen_jax.sample --cascade=CASCADE --prompt="red apple, twemoji style" [--prompt=...] --out=DIR
 
+A sampling setting has one value for all stages, or one a stage: --guidance=3/1/1; 3/ changes the first stage alone.
+
 Writes one PNG an image and stage, a labelled grid of the last stage, and samples.json with prompts, seed and settings.
 The text encoder is loaded for the prompts alone, and freed before the networks are.
 """
@@ -16,9 +18,9 @@ from imagen_jax.errors import InputError
 from imagen_jax.sampling import Cascade, load_cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.sampling.prompts import check_prompts, read_prompts_file
-from imagen_jax.sampling.remarks import find_remarks
 from imagen_jax.sampling.samples_folder import SamplesFolder
-from imagen_jax.sampling_flags import SETTINGS
+from imagen_jax.sampling.settings import without_effect
+from imagen_jax.sampling_flags import define_setting_flags
 from imagen_jax.terminal import say
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.tokenizer import check_captions
@@ -36,10 +38,7 @@ _NEGATIVE_PROMPT = flags.DEFINE_string("negative_prompt", None, "What guidance l
 _WEAK_CASCADE = shared_flags.define_path(
     "weak_cascade", None, "Autoguidance: a cascade of the same networks, trained less, that guidance leads away from."
 )
-_SETTING_FLAGS = {
-    name: flags.DEFINE_list(name, None, f"{text} One for all stages, or one a stage.")
-    for name, (_, text) in SETTINGS.items()
-}
+_settings_given = define_setting_flags()
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time, all devices together.", lower_bound=1)
 _device_settings = shared_flags.define_device_flags()
@@ -49,9 +48,9 @@ def main() -> None:
     """Samples and prints where the pictures are."""
     cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
     sizes = cascade.sizes(_STOP_AT.value)
-    overrides = {name: shared_flags.one_or_list(_SETTING_FLAGS[name], parse) for name, (parse, _) in SETTINGS.items()}
-    settings = cascade.settings(**overrides)[: len(sizes)]
-    for remark in find_remarks(overrides, settings, super_resolution=len(sizes) > 1):
+    overrides = _settings_given()
+    settings = dict(zip(sizes, map(dataclasses.asdict, cascade.settings(**overrides)), strict=False))
+    for remark in without_effect(list(overrides), [settings]):
         logging.warning("--%s", remark)
     cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()
@@ -59,7 +58,7 @@ def main() -> None:
     weak = load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None
     out = SamplesFolder(
         _OUT.value,
-        _describe(weak, settings=dict(zip(map(str, sizes), map(dataclasses.asdict, settings), strict=True))),
+        _describe(weak, settings={str(size): values for size, values in settings.items()}),
         prompts.captions if isinstance(prompts, Embeddings) else prompts,
         sizes,
     )

@@ -1,29 +1,50 @@
-"""The sampling settings that command lines offer, in place of a stage's own: see sampling.settings.SamplingSettings."""
+"""The flags of sampling settings, the same in every main: see `sampling.settings.SETTINGS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from imagen_jax.diffusion.samplers import SAMPLERS
-from imagen_jax.diffusion.spacings import SPACINGS
-from imagen_jax.diffusion.threshold import THRESHOLDS
-from imagen_jax.shared_flags import interval, levels
+from absl import flags
 
-# Name -> how one value is parsed, and what it is.
-SETTINGS: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "guidance": (float, "Weight of classifier-free guidance; 1 is none."),
-    "guidance_interval": (
-        interval,
-        "FROM:TO, times from 0 (clean) to 1 (noise) between which there is guidance.",
-    ),
-    "guidance_rescale": (float, "How far the contrast is brought back to the unguided image's, 0 to 1."),
-    "sampler": (str, f"The sampler, one of {', '.join(SAMPLERS)}."),
-    "steps": (int, "The number of sampling steps."),
-    "spacing": (str, f"How the steps are spaced, one of {', '.join(SPACINGS)}."),
-    "times": (levels, "1:T:...:T, explicit noise levels in place of steps and spacing."),
-    "gamma": (float, "Stochasticity of the sampler ddpm, 0 to 1."),
-    "eta": (float, "Stochasticity of the sampler ddim, 0 to 1."),
-    "threshold": (str, f"Thresholding of the predicted image, one of {', '.join(THRESHOLDS)}."),
-    "threshold_percentile": (float, "Percentile of dynamic thresholding, 0 to 100."),
-    "threshold_cap": (float, "Bound of what dynamic thresholding divides by, at least 1; 0: none."),
-    "aug_level": (float, "Noise level of the low-resolution input, 0 to 1."),
-}
+from imagen_jax.errors import InputError
+from imagen_jax.sampling.setting_values import parse_setting
+from imagen_jax.sampling.settings import SETTINGS
+from imagen_jax.shared_flags import group
+
+# A flag that a function below defines belongs to the main that calls it, whose --help lists it.
+flags.disclaim_key_flags()
+
+_TITLE = "Sampling settings"
+
+
+def define_setting_flags() -> Callable[[], dict[str, Any]]:
+    """Defines a flag for each setting, of a main that samples in one way.
+
+    Returns:
+      A function that returns the values of those that are given, by flag: see `parse_setting`. It raises InputError
+      where one can't be read.
+    """
+    with group(_TITLE):
+        defined = {
+            name: flags.DEFINE_string(setting.flag, None, setting.field.help) for name, setting in SETTINGS.items()
+        }
+    return lambda: {
+        flag.name: parse_setting(name, flag.value) for name, flag in defined.items() if flag.value is not None
+    }
+
+
+def define_point_flags() -> Callable[[], dict[str, list[str]]]:
+    """As `define_setting_flags`, of a main that samples in several ways: commas separate them.
+
+    Returns:
+      A function that returns the texts of those that are given, by flag.
+    """
+    with group(_TITLE):
+        defined = [flags.DEFINE_list(setting.flag, None, setting.field.help) for setting in SETTINGS.values()]
+    return lambda: {flag.name: _texts(flag) for flag in defined if flag.value is not None}
+
+
+def _texts(flag: flags.FlagHolder[Any]) -> list[str]:
+    texts = ["".join(text.split()) for text in flag.value or []]
+    if not texts or not all(texts):
+        raise InputError(f"--{flag.name}={','.join(texts)}: expected values separated by commas, none of them empty")
+    return texts

@@ -1,8 +1,6 @@
 """Flags that several mains share, and the kinds of values that they have."""
 
 import contextlib
-import itertools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -57,70 +55,6 @@ def define_path(name: str, default: str | None, help: str, *, required: bool = F
     return flags.DEFINE(PathParser(), name, default, help, required=required)
 
 
-def levels(text: str) -> tuple[float, ...]:
-    """Returns (1.0, 0.7, 0.4) for "1:0.7:0.4", to parse --times with. Raises ValueError where they don't fall."""
-    values = _numbers(text)
-    if not all(0 <= t <= 1 for t in values) or not all(a > b for a, b in itertools.pairwise(values)):
-        raise ValueError("levels that do not fall")
-    return values
-
-
-def interval(text: str) -> tuple[float, ...]:
-    """Returns (0.2, 0.8) for "0.2:0.8", to parse --guidance_interval with. Raises ValueError for no interval."""
-    values = _numbers(text)
-    if len(values) != 2 or not 0 <= values[0] < values[1] <= 1:
-        raise ValueError("no interval")
-    return values
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(":"))
-
-
-_SEPARATED = "; commas separate the stages"
-_EXPECTED: dict[Any, str] = {
-    int: "whole numbers separated by commas",
-    float: "numbers separated by commas",
-    levels: f"levels falling from 1 (noise) towards 0 (clean), separated by colons: 1:0.7:0.4:0.1{_SEPARATED}",
-    interval: f"FROM:TO, two times with 0 <= FROM < TO <= 1, such as 0.2:0.8{_SEPARATED}",
-}
-
-
-def expected_by(parse: Callable[[str], Any]) -> str:
-    """Returns what a parser of one value expects, in words."""
-    return _EXPECTED.get(parse, "texts separated by commas")
-
-
-def one_or_list(flag: flags.FlagHolder, parse: Callable[[str], Any]) -> Any:
-    """The value of a list flag, parsed, as one value, or as a list of them; None where it isn't given.
-
-    Args:
-      parse: int, float, str, `levels` or `interval`.
-
-    Raises:
-      InputError: something in it can't be parsed.
-    """
-    if flag.value is None:
-        return None
-    given = ",".join(flag.value)
-    try:
-        values = [parse(text) for text in flag.value]
-        if not all(map(_is_finite, values)):
-            raise ValueError("not finite")
-    except ValueError:
-        raise InputError(f"--{flag.name}={given}: expected {expected_by(parse)}") from None
-    if not values:
-        raise InputError(f"--{flag.name}= is empty; leave it out for each stage's own")
-    if parse is levels and len(values) > 1 and len(set(values)) > 1 and all(len(value) == 1 for value in values):
-        colons = ":".join(flag.value)
-        raise InputError(f"--{flag.name}={given}: levels are separated by colons, --{flag.name}={colons}{_SEPARATED}")
-    return values[0] if len(values) == 1 else values
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
 def flag_values() -> dict[str, str]:
     """Of the main's own flags, as text: what several hosts must agree on."""
     return {flag.name: str(flag.value) for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
@@ -161,12 +95,24 @@ def define_device_flags() -> Callable[[], dict[str, Any]]:
         devices = flags.DEFINE_integer(
             "devices", None, "How many of this machine's devices to sample on, at least 1; default: all."
         )
-        shards = flags.DEFINE_list(
+        shards = flags.DEFINE_string(
             "image_shards",
-            ["1"],
-            "How many devices share each image, by rows, for memory. One value for all stages, or one per stage.",
+            "1",
+            "How many devices share each image, by rows, for memory: one value for all stages, or one a stage: 1/1/2.",
         )
-    return lambda: {"devices": devices.value, "image_shards": one_or_list(shards, int)}
+    return lambda: {"devices": devices.value, "image_shards": _whole_numbers(shards)}
+
+
+def _whole_numbers(flag: flags.FlagHolder[Any]) -> int | list[int]:
+    text = flag.value or ""
+    try:
+        values = [int(part) for part in text.split("/")]
+    except ValueError:
+        example = f"--{flag.name}={text.replace(',', '/') if ',' in text else '1/1/2'}"
+        raise InputError(
+            f"--{flag.name}={text}: expected a whole number or, separated by slashes, one a stage: {example}"
+        ) from None
+    return values[0] if len(values) == 1 else values
 
 
 def _devices(flag: flags.FlagHolder) -> list[Any] | None:

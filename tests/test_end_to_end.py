@@ -95,11 +95,11 @@ def test_stop_at_and_steps_are_obeyed(cascade):
     ("arguments", "message"),
     [
         ({"stop_at": 64}, "8, 16, 32"),
-        ({"steps": 0}, "at least 1"),
+        ({"steps": 0}, "a whole number from 1"),
         ({"steps": [4, 4]}, "one for each of the 3"),
-        ({"guidance": -1.0}, "guidance weight must be >= 0"),
+        ({"guidance": -1.0}, "guidance_weight must be a number from 0"),
         ({"sampler": "ddimm"}, 'Did you mean "ddim"'),
-        ({"aug_level": 2.0}, "in \\[0, 1\\]"),
+        ({"aug_level": 2.0}, "from 0 to 1"),
         ({"batch_size": 0}, "at least 1"),
         ({"guidance_interval": (0.8, 0.2)}, "0 <= from < to <= 1"),
         ({"guidance_interval": [(0.2, 0.8), (0.0, 1.0)]}, "one for each of the 3"),
@@ -194,8 +194,8 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
     out = folder / "samples"
     run(
         "sample", f"--cascade={folder}/cascade", f"--prompts_file={prompts}", f"--out={out}", "--seed=5", "--steps=2",
-        "--guidance=3", "--guidance_interval=0.3:0.9", "--negative_prompt=a purple heart", "--sampler=unipc,ddim,ddim",
-        "--devices=2", "--image_shards=1,1,2", devices=3,
+        "--guidance=3", "--guidance_interval=0.3:0.9", "--negative_prompt=a purple heart", "--sampler=unipc/ddim/ddim",
+        "--devices=2", "--image_shards=1/1/2", devices=3,
     )  # fmt: skip
     names = {path.name for path in out.iterdir()}
     pictures = {f"{k:03d}_{size}.png" for k in range(3) for size in (8, 16, 32)}
@@ -219,7 +219,7 @@ def test_sample_writes_pictures_grid_and_record(folder, cascade):
 
 def evaluation(folder, out):
     data = ("--data=emoji/32/hearts:train", f"--data_dir={folder}/datasets", "--num_samples=10", "--batch_size=4")
-    return (f"--cascade={folder}/cascade", *data, "--guidance=1,3/1/2", f"--out={out}")
+    return (f"--cascade={folder}/cascade", *data, "--guidance=1/,3/1/2", f"--out={out}")
 
 
 @pytest.fixture(scope="module")
@@ -238,8 +238,8 @@ def test_training_logs_what_its_samples_measure(folder):
 
 def test_evaluate_measures_every_point(evaluated):
     results = json.loads((evaluated / "results.json").read_text())
-    assert [result["point"] for result in results] == ["guidance=1", "guidance=3_1_2"]
-    assert [result["guidance"] for result in results] == [1.0, [3.0, 1.0, 2.0]]
+    assert [result["point"] for result in results] == ["guidance=1_", "guidance=3_1_2"]
+    assert [result["guidance"] for result in results] == [[1.0, 2.0, 2.0], [3.0, 1.0, 2.0]]
     for result in results:
         assert 0 <= result["name_accuracy"] <= result["name_accuracy_real"] == 1
         assert {"fd_emojicnn_v1", "fd_emojicnn_v1_null", "mmd_emojicnn_v1", "memorised_share"} <= set(result)
@@ -247,9 +247,24 @@ def test_evaluate_measures_every_point(evaluated):
     assert results[0]["samples_sha256"] != results[1]["samples_sha256"]
     rows = list(csv.DictReader((evaluated / "results.csv").read_text().splitlines()))
     assert [(row["8.guidance_weight"], row["32.guidance_weight"]) for row in rows] == [("1.0", "2.0"), ("3.0", "2.0")]
-    for name in ("curve.png", "curve.svg", "points/guidance=1/grid.png", "points/guidance=1/run.json"):
+    for name in ("curve.png", "curve.svg", "points/guidance=1_/grid.png", "points/guidance=1_/run.json"):
         assert (evaluated / name).is_file()
     assert len(list((evaluated / "points/guidance=3_1_2/16").iterdir())) == 10
+
+
+def test_sample_draws_the_images_of_a_sweeps_point_bit_for_bit(folder, evaluated):
+    point = evaluated / "points/guidance=3_1_2"
+    prompts = [entry["prompt"] for entry in json.loads((point / "run.json").read_text())["prompts"]]
+    (folder / "swept.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    out = folder / "best_point"
+    run(
+        "sample", f"--cascade={folder}/cascade", f"--prompts_file={folder}/swept.txt", "--guidance=3/1/2", "--seed=0",
+        "--batch_size=4", f"--out={out}", devices=2,
+    )  # fmt: skip
+    for size in (8, 16, 32):
+        for k in range(10):
+            with Image.open(out / f"{k:03d}_{size}.png") as ours, Image.open(point / f"{size}/{k:06d}.png") as swept:
+                np.testing.assert_array_equal(np.asarray(ours), np.asarray(swept))
 
 
 def test_an_evaluation_that_lost_files_ends_with_the_same_table(folder, evaluated):
@@ -294,14 +309,14 @@ def test_a_changed_weight_is_another_cascade(folder):
         (("--prompts_file=absent.txt",), 'no file "absent.txt"'),
         (("--prompts_file={folder}/latin1.txt",), "is not UTF-8"),
         (("--prompts_file={folder}/empty.txt",), "is empty"),
-        (("--prompt=a", "--steps=many"), "expected whole numbers"),
+        (("--prompt=a", "--steps=many"), "expected a whole number"),
         (
             ("--prompt=a", "--guidance_interval=low:high"),
             "--guidance_interval=low:high: expected FROM:TO, two times",
         ),
         (("--prompt=a", "--guidance=2", "--guidance_interval=0.8:0.2"), "0 <= FROM < TO <= 1"),
         (("--prompt=a", "--devices=2"), "devices = 2; expected 1 to 1: this process has 1"),
-        (("--prompt=a", "--image_shards=two"), "--image_shards=two: expected whole numbers"),
+        (("--prompt=a", "--image_shards=two"), "--image_shards=two: expected a whole number"),
     ],
 )
 def test_sample_says_what_is_wrong_in_one_line(folder, arguments, message):

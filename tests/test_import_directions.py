@@ -28,8 +28,8 @@ ALLOWED = {
     **dict.fromkeys(RUNS, BASE | PARTS | {"conditions"}),
     **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | {"conditions"} | RUNS | {"evaluation", "interop"}),
 }
-ALLOWED["config_fields"] = BASE | {"resolve", "models"}
-ALLOWED["config"] = BASE | {"resolve", "config_fields"}
+ALLOWED["config_fields"] = BASE | {"resolve", "models", "sampling"}
+ALLOWED["config"] = BASE | {"resolve", "config_fields", "sampling"}
 ALLOWED["build"] = set(ALLOWED) - {
     "__init__",
     "shared_flags",
@@ -40,11 +40,11 @@ ALLOWED["build"] = set(ALLOWED) - {
 }
 # The command line: cli runs a main, and each of the others is one of its concerns.
 ALLOWED["config_flag"] = BASE
-ALLOWED["flag_help"] = BASE | {"shared_flags", "sampling_flags"}
+ALLOWED["flag_help"] = BASE | {"shared_flags"}
 ALLOWED["flag_parsing"] = BASE | {"config_flag", "flag_help", "foreign_flags"}
 ALLOWED["cli"] = BASE | {"flag_parsing", "jax_settings"}
 ALLOWED["evaluators"] = ALLOWED["build"] | {"build"}
-ALLOWED["sampling_flags"] = BASE | {"shared_flags", "diffusion"}
+ALLOWED["sampling_flags"] = BASE | {"shared_flags", "sampling"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}
 

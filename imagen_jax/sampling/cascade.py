@@ -16,7 +16,8 @@ from imagen_jax.sampling.foreign_names import describe_unknown
 from imagen_jax.sampling.images import to_uint8
 from imagen_jax.sampling.placement import make_mesh, replicate
 from imagen_jax.sampling.prompts import check_prompts
-from imagen_jax.sampling.settings import SamplingSettings
+from imagen_jax.sampling.setting_values import one_each
+from imagen_jax.sampling.settings import BY_FLAG, SETTINGS, SamplingSettings
 from imagen_jax.sampling.stage_config import StageConfig as StageConfig
 from imagen_jax.sampling.stage_config import check_chain as check_chain
 from imagen_jax.sampling.stage_config import make_stage as make_stage
@@ -204,7 +205,7 @@ class Cascade:
           InputError: there aren't so many devices, or they or a stage's images can't be divided so.
         """
         result = []
-        shards_each = _one_each("image_shards", image_shards, len(self.stages))
+        shards_each = one_each("image_shards", image_shards, [1] * len(self.stages))
         for stage, shards in zip(self.stages.values(), shards_each, strict=True):
             try:
                 result.append(make_mesh(devices, image_shards=shards, coarsest_rows=stage.coarsest_rows))
@@ -233,24 +234,24 @@ class Cascade:
 
         Args:
           overrides: fields of `SamplingSettings` in place of the stages' own (and `guidance`, `steps` for
-            guidance_weight, num_steps): one value for all stages, or a list with one a stage. None: no override.
+            guidance_weight, num_steps): one value for all stages, or a list with one a stage, in which None is the
+            stage's own: see `setting_values.one_each`. None: no override.
 
         Raises:
           InputError: no such setting, or a value out of range.
         """
-        known = dict.fromkeys(field.name for field in dataclasses.fields(SamplingSettings))
         given = {}
         for alias, value in overrides.items():
-            name = _ALIASES.get(alias, alias)
-            if name not in known:
-                hint = describe_unknown(alias, [*known, *_ALIASES, *_ARGUMENTS])
-                raise InputError(
-                    f'unknown sampling setting "{alias}"; there are: {", ".join(sorted([*known, *_ALIASES]))}.{hint}'
-                )
+            name = BY_FLAG.get(alias, alias)
+            if name not in SETTINGS:
+                names = sorted({*SETTINGS, *BY_FLAG})
+                hint = describe_unknown(alias, [*names, *_ARGUMENTS])
+                raise InputError(f'unknown sampling setting "{alias}"; there are: {", ".join(names)}.{hint}')
             if value is not None:
                 if name in given:
                     raise InputError(f"{alias} and {name} are one setting; give one of them")
-                given[name] = _one_each(name, value, len(self.configs))
+                own = [getattr(stage.settings, name) for stage in self.stages.values()]
+                given[name] = one_each(name, value, own)
         if given.keys() & {"num_steps", "spacing"}:
             given.setdefault("times", [()] * len(self.configs))
         result = []
@@ -345,23 +346,8 @@ class _Arguments(NamedTuple):
         return cls(prompts, negative, check_count("batch_size", batch_size, example="8"), last)
 
 
-_ALIASES = {"guidance": "guidance_weight", "steps": "num_steps"}
 # Of `Cascade.sample`, besides the settings: what a wrong name may have meant.
 _ARGUMENTS = (
     *("prompts", "seed", "first_index", "stop_at", "negative_prompts", "weak", "batch_size", "devices"),
     *("image_shards", "log_stages"),
 )
-# Settings whose one value is itself a sequence.
-_SEQUENCES = ("times", "guidance_interval")
-
-
-def _one_each(name: str, value: Any, count: int) -> list[Any]:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if is_list and name in _SEQUENCES:
-        is_list = any(isinstance(item, Sequence) for item in value)
-    values = list(value) if is_list else [value] * count
-    if len(values) != count:
-        raise InputError(f"{name}: one value for all stages, or one for each of the {count} (got {len(values)})")
-    return values

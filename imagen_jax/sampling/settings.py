@@ -1,6 +1,11 @@
-"""How a stage samples: one value for each choice, checked when it is made."""
+"""How a stage samples: the one table of its settings.
+
+From it come the fields of `config.sampling`, the flags of `sample` and `evaluate` with their help, how values are read
+(`setting_values`), and what is said of one that has no effect. A new setting is one attribute of `SamplingSettings`.
+"""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,107 +16,128 @@ from imagen_jax.diffusion.samplers import SAMPLERS
 from imagen_jax.diffusion.spacings import SPACINGS, check_times
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
+from imagen_jax.fields import Field
 from imagen_jax.registry import lookup
-from imagen_jax.sampling.arguments import is_number, is_whole
 from imagen_jax.sampling.foreign_names import FOREIGN_NAMES as FOREIGN_NAMES  # for the mains
 
 # Chosen by us. Published cascades are trained with up to 4,000 levels, and more steps than that change nothing.
-MAX_STEPS = 10_000
+_MAX_STEPS = 10_000
 # Chosen by us: images are grey or burnt out long before, and far above float32 overflows (from 1e38 on at once).
-MAX_GUIDANCE = 1_000.0
-_MAX_CAP = 1_000.0
+_MAX_GUIDANCE, _MAX_CAP = 1_000, 1_000
+
+_Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+      field: the values that it takes, and its help.
+      flag: what it is called on command lines and, as well as by its own name, in Python.
+      choices: of a name: the table that has it.
+      written: of several numbers: how they are written on a command line.
+      traced: whether it is an argument of the compiled program, which is then the same for all its values.
+      super_resolution: whether it is of super-resolution stages alone.
+      used: a stage's settings by name -> whether this one has an effect there.
+      idle: when it has none, in words that follow "has no effect".
+    """
+
+    field: Field
+    flag: str
+    choices: Mapping[str, Any] | None = None
+    written: str = ""
+    traced: bool = False
+    super_resolution: bool = False
+    used: Callable[[_Values], bool] = lambda values: True
+    idle: str = ""
+
+
+def _guided(values: _Values) -> bool:
+    return values["guidance_weight"] != 1.0
+
+
+def _number(default: float, help: str, lower: float, upper: float, *, also: float | None = None, **about: Any) -> Any:
+    return _setting(default, Field(float, help, lower, upper, also=also), **about)
+
+
+def _numbers(default: tuple[float, ...], help: str, length: tuple[int, int], example: str, **about: Any) -> Any:
+    return _setting(default, Field(float, help, 0, 1, length=length, example=example), **about)
+
+
+def _name(default: str, help: str, choices: Mapping[str, Any], **about: Any) -> Any:
+    return _setting(default, Field(str, f"{help}: {', '.join(choices)}.", filled=True), choices=choices, **about)
+
+
+def _setting(default: Any, field: Field, *, flag: str = "", **about: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"field": field, "flag": flag, **about})
+
+
+_LEVELS: dict[str, Any] = {"used": lambda values: not values["times"], "idle": "where times are given"}
+_OF_GUIDANCE: dict[str, Any] = {"used": _guided, "idle": "without guidance, a weight other than 1"}
+_OF_DYNAMIC: dict[str, Any] = {
+    "used": lambda values: values["threshold"] == "dynamic",
+    "idle": 'without the threshold "dynamic"',
+}
+
+
+def _of_sampler(name: str) -> dict[str, Any]:
+    return {"used": lambda values: values["sampler"] == name, "idle": f'without the sampler "{name}"'}
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
-    """Settings of one stage. Raises InputError where one is unknown or out of range.
+    """Settings of one stage. Raises InputError where one is unknown or out of range; `SETTINGS` explains each."""
 
-    Attributes:
-      sampler: key of SAMPLERS.
-      num_steps: noise levels at which the network is evaluated (Heun's method: twice but at the last).
-      spacing: key of SPACINGS.
-      times: explicit levels, falling within [0, 1], in place of `num_steps` and `spacing`; (): none.
-      gamma: of "ddpm", in [0, 1].
-      eta: of "ddim", in [0, 1].
-      guidance_weight: w; 1 is no guidance, and costs half.
-      guidance_interval: (from, to), times in [0, 1] between which there is guidance.
-      guidance_rescale: in [0, 1], see `diffusion.guidance.extrapolate`.
-      threshold: key of THRESHOLDS.
-      threshold_percentile: of "dynamic", in [0, 100].
-      threshold_cap: of "dynamic", at least 1; 0: none.
-      aug_level: noise level of the low-resolution input, in [0, 1] (super-resolution only).
-    """
-
-    sampler: str = "ddpm"
-    num_steps: int = 256
-    spacing: str = "uniform"
-    times: tuple[float, ...] = ()
-    gamma: float = 0.3
-    eta: float = 0.0
-    guidance_weight: float = 1.0
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
-    guidance_rescale: float = 0.0
-    threshold: str = "dynamic"
-    threshold_percentile: float = 99.5
-    threshold_cap: float = 0.0
-    aug_level: float = 0.0
+    sampler: str = _name("ddpm", "The sampler", SAMPLERS)
+    num_steps: int = _setting(
+        256, Field(int, "Sampling steps: noise levels, of which heun evaluates each twice.", 1, _MAX_STEPS),
+        flag="steps", **_LEVELS,
+    )  # fmt: skip
+    spacing: str = _name("uniform", "How the steps are spaced", SPACINGS, **_LEVELS)
+    times: tuple[float, ...] = _numbers(
+        (), "Explicit noise levels, falling from 1 (noise), in place of steps and spacing; (): none.",
+        (0, _MAX_STEPS), "(1, 0.7, 0.4, 0.1)",
+        written="levels falling from 1 (noise) towards 0 (clean), separated by colons: 1:0.7:0.4:0.1",
+    )  # fmt: skip
+    gamma: float = _number(0.3, "Stochasticity of the sampler ddpm.", 0, 1, **_of_sampler("ddpm"))
+    eta: float = _number(0.0, "Stochasticity of the sampler ddim.", 0, 1, **_of_sampler("ddim"))
+    guidance_weight: float = _number(
+        1.0, "Weight of classifier-free guidance; 1: none, at half the cost.", 0, _MAX_GUIDANCE,
+        flag="guidance", traced=True,
+    )  # fmt: skip
+    guidance_interval: tuple[float, float] = _numbers(
+        (0.0, 1.0), "The times, from 0 (clean) to 1 (noise), between which there is guidance.",
+        (2, 2), "(0.2, 0.8)", written="FROM:TO, two times with 0 <= FROM < TO <= 1, such as 0.2:0.8", **_OF_GUIDANCE,
+    )  # fmt: skip
+    guidance_rescale: float = _number(
+        0.0, "How far guided images are brought to the contrast of unguided ones.", 0, 1, **_OF_GUIDANCE
+    )
+    threshold: str = _name("dynamic", "Thresholding of the predicted image", THRESHOLDS)
+    threshold_percentile: float = _number(99.5, "Percentile of dynamic thresholding.", 0, 100, **_OF_DYNAMIC)
+    threshold_cap: float = _number(
+        0.0, "Bound of what dynamic thresholding divides by; 0: none.", 1, _MAX_CAP, also=0, **_OF_DYNAMIC
+    )
+    aug_level: float = _number(
+        0.0, "Noise level of the low-resolution input.", 0, 1,
+        traced=True, super_resolution=True, idle="without a super-resolution stage",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in dataclasses.fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, np.generic):
-                # Python's own numbers, as samples.json holds them.
-                object.__setattr__(self, name, value.item())
-        for name, table, what in (
-            ("sampler", SAMPLERS, "sampler"),
-            ("spacing", SPACINGS, "step spacing"),
-            ("threshold", THRESHOLDS, "threshold"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise InputError(f"{name} must be a name, one of {', '.join(sorted(table))} (got {value!r})")
-            lookup(table, value, what=what)
-        for name in ("times", "guidance_interval"):
-            # Lists out of JSON; hashable, because a program is compiled for each value.
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        for name, setting in SETTINGS.items():
+            value = _plain(getattr(self, name), setting.field)
+            setting.field.check(name, value)
+            if setting.choices is not None:
+                lookup(setting.choices, value, what=_KINDS[name])
+            # Python's own numbers, as samples.json holds them; hashable, as a program is compiled for each value.
+            object.__setattr__(self, name, value)
         check_times(self.times)
-        if len(self.times) > MAX_STEPS:
-            raise InputError(f"times may be at most {MAX_STEPS:,} levels (got {len(self.times):,})")
-        if not is_whole(self.num_steps):
-            raise InputError(f"sampling steps must be a whole number (got {self.num_steps!r})")
-        if self.num_steps < 1:
-            raise InputError(f"sampling steps must be at least 1 (got {self.num_steps})")
-        if self.num_steps > MAX_STEPS:
-            raise InputError(f"sampling steps must be at most {MAX_STEPS:,} (got {self.num_steps:.6g})")
-        self._check_guidance()
-        for name in ("gamma", "eta", "aug_level"):
-            self._check_number(name, 1)
-        self._check_number("threshold_percentile", 100)
-        cap = self.threshold_cap
-        if not is_number(cap) or (cap and cap < 1):
-            raise InputError(f"threshold_cap must be at least 1, or 0 for none (got {cap!r})")
-        if cap > _MAX_CAP:
-            raise InputError(f"threshold_cap must be at most {_MAX_CAP:,g}; 0 is none (got {cap:g})")
-
-    def _check_guidance(self) -> None:
-        interval, weight = self.guidance_interval, self.guidance_weight
-        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+        low, high = self.guidance_interval
+        if not low < high:
             raise InputError(
                 "guidance_interval must be two times, 0 <= from < to <= 1, such as (0.2, 0.8); (0, 1) is everywhere "
-                f"(got {interval})"
+                f"(got {self.guidance_interval})"
             )
-        if not is_number(weight) or weight < 0:
-            raise InputError(f"guidance weight must be >= 0 and finite; 1 is none (got {weight!r:.40})")
-        if weight > MAX_GUIDANCE:
-            raise InputError(
-                f"guidance weight must be at most {MAX_GUIDANCE:,g}, which is far above any useful one (got {weight:g})"
-            )
-        self._check_number("guidance_rescale", 1)
-
-    def _check_number(self, name: str, largest: int) -> None:
-        value = getattr(self, name)
-        if not is_number(value) or not 0 <= value <= largest:
-            raise InputError(f"{name} must be in [0, {largest}] (got {value!r})")
 
     @property
     def guided(self) -> bool:
@@ -124,16 +150,59 @@ class SamplingSettings:
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].settings}
 
 
-# A pytree, whose leaves are the numbers that are arguments of a compiled program, the same one for all their values.
-# All else is part of the program, and so is a guidance weight of 1, with which nothing is guided.
+SETTINGS: Mapping[str, Setting] = {
+    each.name: Setting(**{**each.metadata, "flag": each.metadata["flag"] or each.name})
+    for each in dataclasses.fields(SamplingSettings)
+}
+# Flag -> attribute.
+BY_FLAG: Mapping[str, str] = {setting.flag: name for name, setting in SETTINGS.items()}
+_KINDS = {"sampler": "sampler", "spacing": "step spacing", "threshold": "threshold"}
+
+
+def without_effect(given: Sequence[str], points: Sequence[Mapping[int, _Values]]) -> list[str]:
+    """Returns a sentence for each setting that is given and changes nothing in any stage of any point.
+
+    Args:
+      given: names of settings, or of their flags.
+      points: of each point all settings of the stages that run, by image size, ascending.
+    """
+    sentences = []
+    for name in given:
+        setting = SETTINGS[BY_FLAG.get(name, name)]
+        stages = [
+            values
+            for point in points
+            for number, values in enumerate(point.values())
+            if number or not setting.super_resolution
+        ]
+        if not any(map(setting.used, stages)):
+            sentences.append(f"{name} has no effect {setting.idle}; set that, or leave {name} out")
+    return sentences
+
+
+def _plain(value: Any, field: Field) -> Any:
+    """A value as JSON or numpy may have it -> Python's own number or tuple of floats."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if field.length is None or not isinstance(value, list | tuple):
+        return value
+    numbers = [_plain(number, Field(float, "")) for number in value]
+    return tuple(float(number) if type(number) is int else number for number in numbers)
+
+
+# A pytree, whose leaves are the settings that are `traced`. All else is part of the program, and so is a guidance
+# weight of 1, with which nothing is guided.
 def _flatten(settings: SamplingSettings) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    traced = ("guidance_weight", "aug_level") if settings.guided else ("aug_level",)
-    names = [field.name for field in dataclasses.fields(settings) if field.name not in traced]
-    static = tuple((name, getattr(settings, name)) for name in names)
-    return tuple(getattr(settings, name) for name in traced), (traced, static)
+    traced = [
+        name for name, setting in SETTINGS.items() if setting.traced and (settings.guided or name != "guidance_weight")
+    ]
+    static = tuple((name, getattr(settings, name)) for name in SETTINGS if name not in traced)
+    return tuple(getattr(settings, name) for name in traced), (tuple(traced), static)
 
 
-def _unflatten(names: tuple[Any, ...], leaves: tuple[Any, ...]) -> SamplingSettings:
+def _unflatten(names: tuple[Any, ...], leaves: Sequence[Any]) -> SamplingSettings:
     traced, static = names
     # Without the checks, which were made when the leaves had values.
     settings = object.__new__(SamplingSettings)
@@ -143,11 +212,3 @@ def _unflatten(names: tuple[Any, ...], leaves: tuple[Any, ...]) -> SamplingSetti
 
 
 jax.tree_util.register_pytree_node(SamplingSettings, _flatten, _unflatten)
-
-
-def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list | tuple) or not all(is_number(number) for number in value):
-        raise InputError(f"{name} must be numbers (got {value!r:.80})")
-    return tuple(float(number) for number in value)

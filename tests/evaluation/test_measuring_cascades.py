@@ -15,7 +15,6 @@ from imagen_jax.evaluation.sweeps.grid import make_points
 from imagen_jax.sampling.settings import SamplingSettings
 
 PROMPTS = PromptList("lines", ("a", "b", "c"), ("", "", ""), ("1", "2", "3"))
-PARSE = {"guidance": float, "guidance_rescale": float}
 
 
 class Config:
@@ -60,7 +59,7 @@ def run(tmp_path, monkeypatch):
             options or MetricOptions(),
             prompts=PROMPTS,
             source=None,
-            points=make_points(given, PARSE, own),
+            points=make_points(given, own),
             given=list(given),
             samples_per_prompt=samples_per_prompt,
             stop_at=None,
@@ -100,7 +99,7 @@ def test_the_same_command_again_writes_the_same_bytes(run):
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ({"guidance_rescale": ["0.5"]}, {}, "--guidance_rescale does nothing without guidance"),
+        ({"guidance_rescale": ["0.5"]}, {}, "--guidance_rescale has no effect without guidance"),
         ({}, {"reference": "x.npz"}, r'no file "x\.npz"'),
         ({}, {"training": "emoji/nothing:here"}, "emoji"),
         ({}, {"metrics": ["memorisation"]}, "memorisation needs the training images"),

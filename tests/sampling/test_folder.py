@@ -145,7 +145,7 @@ def test_a_nan_in_the_weights_names_stage_and_parameter(cascade):
         ({"name": "../x"}, "name must be of letters"),
         ({"encoder_name": 3}, "encoder_name must be a text"),
         ({"source_fingerprint": None}, "source_fingerprint must be a text"),
-        ({"sampling": {"num_steps": 10**9}}, "sampling steps must be at most 10,000"),
+        ({"sampling": {"num_steps": 10**9}}, "num_steps must be a whole number from 1 to 10,000"),
         ({"sampling": {"unknown": 1}}, "unknown"),
         ({"sampling": []}, "sampling must be names with values"),
         ({"extra": 1}, "extra"),

@@ -16,11 +16,11 @@ from imagen_jax.evaluation.metrics import Inputs
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.evaluation.sweeps import report
 from imagen_jax.evaluation.sweeps.cascade_samples import CascadeSamples
-from imagen_jax.evaluation.sweeps.effects import check_effects
 from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.evaluation.sweeps.sweep import Sweep
 from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
+from imagen_jax.sampling.settings import without_effect
 from imagen_jax.terminal import say
 from imagen_jax.training import hosts
 
@@ -77,7 +77,8 @@ def measure_cascade(
         **devices,
     )
     settings = {point.name: samples.settings(point) for point in points}
-    check_effects(given, list(settings.values()))
+    if idle := without_effect(given, list(settings.values())):
+        raise InputError(f"--{idle[0]}")
     real = _real(source, samples) if source else None
     size = samples.sizes[-1]
     data = source.spec if source else None
