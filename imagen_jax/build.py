@@ -4,7 +4,7 @@ The only place, besides the mains, that knows both the config's layout and the p
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax.conditions import Condition, LowRes, Text, inputs
+from imagen_jax.conditions import Condition, LowRes, Text, find_condition, inputs
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.metrics import METRICS
-from imagen_jax.models import DTYPES, make_model
+from imagen_jax.evaluation.metrics import needs_of
+from imagen_jax.fields import nearest_multiples
+from imagen_jax.models import make_model
+from imagen_jax.models.base import compute_dtype, size_multiple
 from imagen_jax.registry import lookup
 from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig
@@ -59,7 +61,7 @@ def check(config: Any) -> None:
         lookup(STRATEGIES, config.train.strategy, what="strategy")
     for name in metric_names(config):
         with _named("config.evaluation.metrics"):
-            lookup(METRICS, name, what="metric")
+            needs_of(name)
     _check_sampling(config)
     _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
 
@@ -76,15 +78,18 @@ def _named(path: str) -> Iterator[None]:
 def _check_model(config: Any) -> None:
     with _named("config.model"):
         network: Any = model(config)
+    multiple = size_multiple(network)
     for name in ("image_size", "crop_size"):
-        if config.data[name] % network.downsampling:
+        size = config.data[name]
+        if size % multiple:
             raise InputError(
-                f"config.data.{name} = {config.data[name]} can't be halved as often as the network's levels ask; it "
-                f"takes multiples of {network.downsampling}"
+                f"config.data.{name} = {size} can't be halved as often as the network's levels ask; it takes multiples "
+                f"of {multiple}, such as {nearest_multiples(size, multiple)}"
             )
-    if network.out_channels != _IMAGE_CHANNELS:
+    out_channels = getattr(network, "out_channels", _IMAGE_CHANNELS)
+    if out_channels != _IMAGE_CHANNELS:
         raise InputError(
-            f"config.model.out_channels = {network.out_channels} is for other programs; images have {_IMAGE_CHANNELS}"
+            f"config.model.out_channels = {out_channels} is for other programs; images have {_IMAGE_CHANNELS}"
         )
     if config.model.get("low_res_residual") and not (config.diffusion.prediction == "x" and config.data.low_res_size):
         raise InputError(
@@ -186,9 +191,14 @@ def conditions(config: Any, *, text_width: int = 0, drop: bool = True) -> tuple[
     """
     data, diffusion = config.data, config.diffusion
     text = Text(data.max_tokens, text_width, drop_rate=diffusion.caption_drop_rate if drop else 0.0)
-    if not data.low_res_size:
-        return (text,)
-    return text, LowRes(data.image_size // data.low_res_size, max_aug_level=diffusion.max_aug_level)
+    low_res = [LowRes(data.image_size // size, diffusion.max_aug_level) for size in [data.low_res_size] if size]
+    with _named("config.conditions"):
+        return text, *low_res, *map(find_condition, config.conditions)
+
+
+def from_record(config: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What the conditions of a config make of a source's record, for the data pipeline."""
+    return partial(inputs.from_record, conditions(config))
 
 
 def _trained_shape(config: Any) -> tuple[int, ...]:
@@ -212,7 +222,7 @@ def step(config: Any, *, platform: str | None = None) -> Any:
         stratified_times=config.diffusion.stratified_times,
         accumulate_steps=config.train.accumulate_steps,
         unroll=(platform or jax.default_backend()) == "cpu",
-        compute_dtype=DTYPES[config.model.dtype],
+        compute_dtype=compute_dtype(model(config)),
     )
 
 
@@ -260,6 +270,7 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         text_encoder=str(Path(config.data.text_encoder).resolve()) if config.data.text_encoder else "",
         source=config.data.source,
         source_fingerprint=text_store.source_fingerprint,
+        conditions=tuple(config.conditions),
     )
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from imagen_jax.config_fields import FIELDS, model_fields
 from imagen_jax.errors import InputError
-from imagen_jax.fields import check_fields, show
+from imagen_jax.fields import check_fields, nearest_multiples, show
 from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
 from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
@@ -31,11 +31,9 @@ _FIXED_FOR_A_RUN = {
     "data.low_res_size",
     "data.max_tokens",
     "data.held_out",
+    "conditions",
     "optimizer.name",
 }
-
-# How often a network with n levels halves the image. One that isn't listed checks its own shapes.
-_HALVINGS = {"unet": lambda num_levels: num_levels - 1, "efficient_unet": lambda num_levels: num_levels}
 
 
 def base_config() -> Any:
@@ -49,6 +47,7 @@ def base_config() -> Any:
     config.ema_decay = 0.9999  # of the parameters that are sampled and exported; warmed up
     # Of the sample grids. ("auto",): 8 captions of the data set, drawn with the seed; (): no grids.
     config.prompts = AUTO_PROMPTS
+    config.conditions = ()  # import paths of conditions of your own, besides the caption and the low-resolution input
     config.data = ConfigDict(
         {
             "source": "",  # see data.sources.open_source: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT"
@@ -191,8 +190,7 @@ def validate(config: ConfigDict, *, num_devices: int) -> None:
     check_fields(model_fields(layout.model.name), network, prefix="config.")
     tree: Any = resolve(config)
     _check_batch(tree.data.batch_size, num_devices, tree.train.accumulate_steps)
-    _check_levels(tree.model)
-    _check_sizes(tree.data, _size_multiple(tree.model))
+    _check_sizes(tree.data)
     _check_low_res(tree)
     _check_schedule(tree.optimizer)
 
@@ -240,43 +238,16 @@ def _expand_paths(config: Any, flat: Mapping[str, Any]) -> None:
                 config[group][name] = f"{kind}{user_path(text.removeprefix(kind))}"
 
 
-def _nearest_multiples(value: int, multiple: int) -> str:
-    """'8 or 16' for 12 and 8; '8' for 5 and 8."""
-    below, above = value // multiple * multiple, -(-value // multiple) * multiple
-    return " or ".join(str(size) for size in sorted({below, above}) if size > 0)
-
-
 def _check_batch(batch_size: int, num_devices: int, accumulate_steps: int) -> None:
     if batch_size % (num_devices * accumulate_steps):
         parts = f" in config.train.accumulate_steps = {accumulate_steps} parts each" if accumulate_steps > 1 else ""
         raise InputError(
             f"config.data.batch_size = {batch_size} can't be divided among {num_devices} devices{parts}; "
-            f"use {_nearest_multiples(batch_size, num_devices * accumulate_steps)}"
+            f"use {nearest_multiples(batch_size, num_devices * accumulate_steps)}"
         )
 
 
-def _check_levels(model: Any) -> None:
-    blocks, mults = model.get("num_blocks"), model.get("channel_mults")
-    if isinstance(blocks, tuple | list) and isinstance(mults, tuple | list) and len(blocks) != len(mults):
-        raise InputError(
-            f"config.model.num_blocks = {tuple(blocks)} has {len(blocks)} entries, but "
-            f"config.model.channel_mults = {tuple(mults)} has {len(mults)}; both have one for each level"
-        )
-
-
-def _size_multiple(model: Any) -> int:
-    """What every image size must be a multiple of."""
-    halvings, mults = _HALVINGS.get(model.name), model.get("channel_mults")
-    return 2 ** halvings(len(mults)) if halvings and mults else 1
-
-
-def _check_sizes(data: Any, multiple: int) -> None:
-    for name in ("image_size", "crop_size"):
-        if data[name] % multiple:
-            raise InputError(
-                f"config.data.{name} = {data[name]} can't be halved as often as config.model.channel_mults asks; the "
-                f"network takes multiples of {multiple}, such as {_nearest_multiples(data[name], multiple)}"
-            )
+def _check_sizes(data: Any) -> None:
     if data.crop_size > data.image_size:
         raise InputError(
             f"config.data.crop_size = {data.crop_size} is larger than config.data.image_size = {data.image_size}; "
@@ -306,7 +277,7 @@ def _check_low_res(config: Any) -> None:
         raise InputError(
             f"config.data.crop_size = {data.crop_size} doesn't cover whole pixels of the {factor} times smaller input "
             f"(image_size = {data.image_size}, low_res_size = {data.low_res_size}); "
-            f"use {_nearest_multiples(data.crop_size, factor)}"
+            f"use {nearest_multiples(data.crop_size, factor)}"
         )
     if aug > max_aug:
         raise InputError(

@@ -7,7 +7,8 @@ Bounds keep out what can't be meant, or would overflow a type or a library: they
 from collections.abc import Mapping
 
 from imagen_jax.fields import Field
-from imagen_jax.models.fields import NETWORK_FIELDS
+from imagen_jax.models import MODELS, fields_of
+from imagen_jax.models.fields import REMAT
 from imagen_jax.resolve import FOLLOW
 from imagen_jax.sampling.settings import SETTINGS
 
@@ -49,6 +50,13 @@ FIELDS: Mapping[str, Field] = {
         length=(0, 1_024),
         example='("red apple", "blue heart")',
     ),
+    "conditions": Field(
+        str,
+        "What the network is told besides the caption and the low-resolution input: import paths of your own classes.",
+        filled=True,
+        length=(0, 16),
+        example='("my_project.conditions:Style",)',
+    ),
     "data.source": Field(str, 'The data set: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT".', is_path=True),
     "data.data_dir": _path("Folder where prepared data sets are kept.", filled=True),
     "data.text_store": _path("Folder with the embeddings of the source's captions, by imagen_jax.precompute_text."),
@@ -59,9 +67,9 @@ FIELDS: Mapping[str, Field] = {
     "data.batch_size": Field(int, "Images per step, over all devices.", 1, _MAX_IMAGES),
     "data.max_tokens": Field(int, "Text tokens per example; longer captions are cut.", 1, 4_096),
     "data.held_out": Field(int, "Examples, drawn with the seed, measured instead of trained on.", 0, 10**7),
-    "model.name": _name("The network, a key of models.MODELS: unet or efficient_unet."),
+    "model.name": _name('The network: unet, efficient_unet, or one of your own, "my_project.nets:MyNet".'),
     "model.dtype": _name("Type of the computation, bfloat16 or float32; parameters are float32."),
-    "model.remat": NETWORK_FIELDS["unet"]["remat"],
+    "model.remat": REMAT,
     "diffusion.schedule": _name("The noise schedule, a key of diffusion.schedules.SCHEDULES."),
     "diffusion.prediction": _name("What the network predicts: eps, v or x."),
     "diffusion.weighting": _name("Loss weighting, a key of diffusion.objective.WEIGHTINGS; plain: squared error."),
@@ -108,7 +116,7 @@ FIELDS: Mapping[str, Field] = {
 
 def model_fields(network: str) -> dict[str, Field]:
     """The fields of `config.model` for a network, without the ones that every network has; {} of an unknown one."""
-    return {f"model.{name}": field for name, field in NETWORK_FIELDS.get(network, {}).items()}
+    return {f"model.{name}": field for name, field in fields_of(network).items()}
 
 
 def as_markdown(defaults: Mapping[str, object]) -> str:
@@ -129,9 +137,7 @@ def as_markdown(defaults: Mapping[str, object]) -> str:
         (f"config.{group}", {path: field for path, field in FIELDS.items() if path.startswith(f"{group}.")}, "")
         for group in groups
     ]
-    sections += [
-        (f"config.model, with name = {network}", model_fields(network), f"{network}:") for network in NETWORK_FIELDS
-    ]
+    sections += [(f"config.model, with name = {network}", model_fields(network), f"{network}:") for network in MODELS]
     return intro + "".join(_section(title, fields, prefix, defaults) for title, fields, prefix in sections)
 
 

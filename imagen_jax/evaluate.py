@@ -37,6 +37,7 @@ from imagen_jax.evaluation.sweeps.grid import Point, make_points
 from imagen_jax.evaluation.sweeps.sweep import describe_status
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.cascade import Cascade
+from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.sampling.settings import BY_FLAG
 from imagen_jax.sampling_flags import define_point_flags
 from imagen_jax.training import hosts
@@ -102,11 +103,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _ENCODER = shared_flags.define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _encoder_settings = shared_flags.define_encoder_flags()
 _device_settings = shared_flags.define_device_flags()
+_ALLOW_MODULES = shared_flags.define_allow_modules()
 _settings_given = define_point_flags()
 _OF_CASCADES: Sequence[str] = (
     *("data", "protocol", "prompts_file", "coco_annotations", "coco_reading", "training", "num_samples"),
     *("samples_per_prompt", "stop_at", "batch_size", "encoder", "encoder_dtype", "encoder_devices", "encoder_shards"),
-    *("devices", "image_shards", *BY_FLAG),
+    *("devices", "image_shards", "allow_modules", *BY_FLAG),
 )
 
 
@@ -152,7 +154,10 @@ def _metric_options() -> MetricOptions:
 
 
 def _measure_cascade(folder: Path, out: Path, options: MetricOptions, **shared: Any) -> None:
-    cascade = load_cascade(folder, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
+    allowed = _ALLOW_MODULES.value
+    cascade = load_cascade(
+        folder, keep_encoder=False, encoder_folder=_ENCODER.value, allow_modules=allowed, **_encoder_settings()
+    )
     cascade.meshes(**_device_settings())  # an error now rather than after data and text encoder
     prompts, source = _prompts()
     points = _points(cascade)
@@ -166,6 +171,7 @@ def _measure_cascade(folder: Path, out: Path, options: MetricOptions, **shared: 
         source=source,
         points=points,
         given=list(_settings_given()),
+        fingerprint=cascade_fingerprint(folder, allow_modules=allowed),
         samples_per_prompt=_PER_PROMPT.value or per_prompt,
         stop_at=_STOP_AT.value,
         seed=_SEED.value,

@@ -57,6 +57,7 @@ def held_out_loss(config: Any, *, source: Source, text_store: TextStore, rows: S
             seed=config.seed,
             shuffle=False,
             rows=rows,
+            from_record=build.from_record(config),
         ),
         num_examples=len(rows),
         seed=config.seed,

@@ -15,7 +15,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
 from imagen_jax.sampling.export_folder import check_can_write, check_finite_params, write_cascade
 from imagen_jax.sampling.folder import STAGE_FILE, read_stage_config
-from imagen_jax.shared_flags import define_path
+from imagen_jax.shared_flags import define_allow_modules, define_path
 from imagen_jax.terminal import say
 from imagen_jax.text.encoder import has_weights, identify_encoder
 from imagen_jax.training.checkpoint import load_ema_params
@@ -26,12 +26,14 @@ _WORKDIRS = flags.DEFINE_list(
 _OUT = define_path("out", None, "The cascade folder to write.", required=True)
 _ENCODER = define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _COPY_ENCODER = flags.DEFINE_bool("copy_encoder", False, "Copy the encoder's weights into the cascade's folder.")
+_ALLOW_MODULES = define_allow_modules()
 
 
 def main() -> None:
     """Writes the folder and prints what is in it."""
     workdirs, out = [user_path(name) for name in _WORKDIRS.value], _OUT.value
-    configs = [read_stage_config(workdir / STAGE_FILE) for workdir in workdirs]
+    allowed = _ALLOW_MODULES.value
+    configs = [read_stage_config(workdir / STAGE_FILE, allow_modules=allowed) for workdir in workdirs]
     check_can_write(out, configs)
     folder = _ENCODER.value or user_path(configs[0].text_encoder)
     if not _ENCODER.value and not (configs[0].text_encoder and folder.is_dir()):

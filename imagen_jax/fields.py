@@ -115,6 +115,12 @@ def number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
+def nearest_multiples(value: int, multiple: int) -> str:
+    """Returns '8 or 16' for 12 and 8, '8' for 5 and 8."""
+    below, above = value // multiple * multiple, -(-value // multiple) * multiple
+    return " or ".join(str(size) for size in sorted({below, above}) if size > 0)
+
+
 def show(value: Any) -> str:
     """A value on one line for a message, shortened, with its type where that is no plain Python one."""
     try:

@@ -42,11 +42,15 @@ _settings_given = define_setting_flags()
 _STOP_AT = flags.DEFINE_integer("stop_at", None, "Stop after the stage of this image size.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images at a time, all devices together.", lower_bound=1)
 _device_settings = shared_flags.define_device_flags()
+_ALLOW_MODULES = shared_flags.define_allow_modules()
 
 
 def main() -> None:
     """Samples and prints where the pictures are."""
-    cascade = load_cascade(_CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **_encoder_settings())
+    allowed: dict[str, Any] = {"allow_modules": _ALLOW_MODULES.value}
+    cascade = load_cascade(
+        _CASCADE.value, keep_encoder=False, encoder_folder=_ENCODER.value, **allowed, **_encoder_settings()
+    )
     sizes = cascade.sizes(_STOP_AT.value)
     overrides = _settings_given()
     settings = dict(zip(sizes, map(dataclasses.asdict, cascade.settings(**overrides)), strict=False))
@@ -55,7 +59,7 @@ def main() -> None:
     cascade.meshes(**_device_settings())  # an error now rather than after the text encoder has run
     prompts: list[str] | Embeddings = _prompts()
     negative: list[str] | Embeddings | None = [_NEGATIVE_PROMPT.value] if _NEGATIVE_PROMPT.value else None
-    weak = load_cascade(_WEAK_CASCADE.value, keep_encoder=False) if _WEAK_CASCADE.value else None
+    weak = load_cascade(_WEAK_CASCADE.value, keep_encoder=False, **allowed) if _WEAK_CASCADE.value else None
     out = SamplesFolder(
         _OUT.value,
         _describe(weak, settings={str(size): values for size, values in settings.items()}),
@@ -85,11 +89,13 @@ def _describe(weak: Cascade | None, *, settings: dict[str, Any]) -> dict[str, An
     """What the pictures depend on, besides the prompts."""
     return {
         "cascade": str(_CASCADE.value),
-        "cascade_sha256": cascade_fingerprint(_CASCADE.value),
+        "cascade_sha256": cascade_fingerprint(_CASCADE.value, allow_modules=_ALLOW_MODULES.value),
         "seed": _SEED.value,
         "negative_prompt": _NEGATIVE_PROMPT.value,
         "weak_cascade": str(_WEAK_CASCADE.value) if weak else None,
-        "weak_cascade_sha256": cascade_fingerprint(_WEAK_CASCADE.value) if weak else None,
+        "weak_cascade_sha256": cascade_fingerprint(_WEAK_CASCADE.value, allow_modules=_ALLOW_MODULES.value)
+        if weak
+        else None,
         "settings": settings,
     }
 

@@ -85,6 +85,16 @@ def define_encoder_flags() -> Callable[[], dict[str, Any]]:
     return lambda: {"dtype": dtype.value, "devices": _devices(devices), "shards": shards.value}
 
 
+def define_allow_modules() -> flags.FlagHolder[Any]:
+    """Defines --allow_modules, of a main that reads a stage's config."""
+    return flags.DEFINE_list(
+        "allow_modules",
+        [],
+        "Python modules that the folder may have imported, and so run: where its network, sampler or a condition is of "
+        "your own.",
+    )
+
+
 def define_device_flags() -> Callable[[], dict[str, Any]]:
     """Defines --devices and --image_shards, of a main that samples.
 

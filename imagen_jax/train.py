@@ -92,6 +92,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         rows=trained_on,
+        from_record=build.from_record(config),
     )
     stage = build.stage_config(config, text_store=text_store)
     # What can't be built fails here, before anything is written or compiled.

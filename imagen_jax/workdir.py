@@ -60,8 +60,10 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
     """
     before = _read(workdir, _RUN_CONFIG)
     if before is not None:
+        # Written since there are these fields.
+        before.setdefault("conditions", [])
         if isinstance(before.get("data"), dict):
-            before["data"].setdefault("held_out", 0)  # written since there is this field
+            before["data"].setdefault("held_out", 0)
         config_lib.check_resumes(config, before, where=str(workdir))
     before = _read(workdir, STAGE_FILE)
     if before is None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from imagen_jax import build
 from imagen_jax.config import base_config, check_resumes, choose_variant, to_json, validate
 from imagen_jax.errors import InputError
 
@@ -30,8 +31,13 @@ def make_config(**overrides: Any) -> Any:
 
 
 def error_of(num_devices: int = 8, **overrides: Any) -> str:
+    def check() -> None:
+        config = make_config(**overrides)
+        validate(config, num_devices=num_devices)
+        build.check(config)
+
     with pytest.raises(InputError) as error:
-        validate(make_config(**overrides), num_devices=num_devices)
+        check()
     return str(error.value)
 
 

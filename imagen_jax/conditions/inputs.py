@@ -73,6 +73,21 @@ def check_given(conditions: Sequence[Condition], given: Conditions, *, shape: Sh
             )
 
 
+def with_defaults(conditions: Sequence[Condition], given: Conditions, *, count: int, shape: Shape) -> Conditions:
+    """Returns what is given, and the defaults of conditions that have some and are given nothing; `count` of each."""
+    for condition in conditions:
+        default = getattr(condition, "default", None)
+        if default and not condition.given(shape).keys() & given.keys():
+            given = {**given, **default(count, shape=shape)}
+    return given
+
+
+def from_record(conditions: Sequence[Condition], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of one example that conditions make of a source's record."""
+    makers = (getattr(condition, "from_record", None) for condition in conditions)
+    return _merged(make(record) for make in makers if make)
+
+
 def _check_given(conditions: Sequence[Condition], given: Conditions, shape: Shape) -> None:
     for condition in conditions:
         for name in condition.given(shape):

@@ -5,7 +5,7 @@ its k-th contiguous block. So what a batch holds, and in which order, depends on
 processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -47,6 +47,7 @@ def make_dataset(
     shuffle: bool = True,
     num_threads: int = 2,
     rows: Sequence[int] | None = None,
+    from_record: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None = None,
 ) -> grain.IterDataset:
     """An infinite data set of this process's batches; `iter()` of it has get_state and set_state (a few bytes of JSON).
 
@@ -60,10 +61,11 @@ def make_dataset(
       shuffle: another order in every epoch; without it the source's order.
       num_threads: that decode ahead.
       rows: the records of `source` that are used; None: all.
+      from_record: a source's record -> other arrays of an example, by name.
 
     Returns:
       A data set of dicts of numpy arrays: image float32 [B, S, S, 3] in [-1, 1], low_res (with `low_res_size`) float32
-      [B, h, h, 3] in [-1, 1], text_emb bfloat16 [B, L, D], text_mask bool [B, L].
+      [B, h, h, 3] in [-1, 1], text_emb bfloat16 [B, L, D], text_mask bool [B, L], and those of `from_record`.
 
     Says in one warning how many of a folder's pictures are smaller than `image_size`: enlarged ones teach a model blur.
 
@@ -76,13 +78,14 @@ def make_dataset(
     _check_store(source, text_store)
     if process_index == 0:
         _report_enlarged(source, image_size)
-    images = _Images(source, image_size)
+    images = _Images(source, image_size, from_record)
     used: Sequence[int] = range(len(source)) if rows is None else rows
 
     def load(position: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         record = used[position]
-        stage = stage_input(images[record], low_res_size=low_res_size, crop_size=crop_size, rng=rng)
-        return stage | pad_text(text_store[record], max_tokens)
+        image, others = images[record]
+        stage = stage_input(image, low_res_size=low_res_size, crop_size=crop_size, rng=rng)
+        return {**stage, **pad_text(text_store[record], max_tokens), **others}
 
     positions = grain.MapDataset.range(len(used)).seed(seed)
     if shuffle:
@@ -169,21 +172,31 @@ class _ToDevices(grain.DatasetIterator):
 
 
 class _Images:
-    """float32 [S, S, 3] in [-1, 1] by record, kept once decoded if all of them fit in `CACHE_BYTES`."""
+    """float32 [S, S, 3] in [-1, 1] by record, and what `from_record` makes of it.
 
-    def __init__(self, source: Source, image_size: int):
+    Kept once decoded if all images fit in `CACHE_BYTES`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        image_size: int,
+        from_record: Callable[[Mapping[str, Any]], Mapping[str, np.ndarray]] | None,
+    ):
         self._source = source
         self._image_size = image_size
-        self._kept: dict[int, np.ndarray] = {}
+        self._from_record = from_record or (lambda record: {})
+        self._kept: dict[int, tuple[np.ndarray, Mapping[str, np.ndarray]]] = {}
         self._keep = len(source) * image_size**2 * 3 * 4 <= CACHE_BYTES
 
-    def __getitem__(self, record: int) -> np.ndarray:
-        image = self._kept.get(record)
-        if image is None:
-            image = full_image(self._source[record]["image"], image_size=self._image_size)
+    def __getitem__(self, record: int) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        found = self._kept.get(record)
+        if found is None:
+            read = self._source[record]
+            found = full_image(read["image"], image_size=self._image_size), self._from_record(read)
             if self._keep:
-                self._kept[record] = image
-        return image
+                self._kept[record] = found
+        return found
 
 
 def _report_enlarged(source: Source, image_size: int) -> None:

@@ -22,10 +22,16 @@ import numpy as np
 from imagen_jax.diffusion import gaussian
 from imagen_jax.diffusion.guidance import ByLevel
 from imagen_jax.errors import InputError
+from imagen_jax.registry import find
 from imagen_jax.types import DenoiseFn
 
 # Evaluated at one level, or chosen by level.
 Denoiser = DenoiseFn | ByLevel
+
+
+def denoiser_at(denoise: Denoiser, logsnr: float) -> DenoiseFn:
+    """What a sampler evaluates at a level, chosen before it compiles a step."""
+    return denoise.at(logsnr) if isinstance(denoise, ByLevel) else denoise
 
 
 class Place(NamedTuple):
@@ -75,7 +81,7 @@ def _run(step: _Step, denoise: Denoiser, keys: jax.Array, z_init: jax.Array, log
         return jax.lax.scan(body, state, places)[0]
 
     state = State(z_init, z_init, z_init, z_init, z_init)
-    at_level = [denoise.at(float(logsnr)) if isinstance(denoise, ByLevel) else denoise for logsnr in logsnrs]
+    at_level = [denoiser_at(denoise, float(logsnr)) for logsnr in logsnrs]
     for _, stretch in itertools.groupby(range(count), key=lambda index: id(at_level[index])):
         first, *rest = stretch
         last = rest[-1] if rest else first
@@ -255,12 +261,25 @@ SAMPLERS: Mapping[str, Sampler] = {
     "unipc": Sampler(unipc, min_steps=2),
 }
 
+
+def find_sampler(name: str) -> Sampler:
+    """The sampler called `name`, a key of `SAMPLERS` or the import path of a `Sampler` of the caller's own.
+
+    Raises:
+      InputError: there is none.
+    """
+    found = find(SAMPLERS, name, what="sampler")
+    if not isinstance(found, Sampler):
+        raise InputError(f'sampler "{name}" is no diffusion.samplers.Sampler (it is {found!r:.80})')
+    return found
+
+
 # Sampling starts from pure noise, and at this logsnr an image is still 1/20 of it. Chosen by us.
 _MAX_FIRST_LOGSNR = -6.0
 
 
 def check_levels(name: str, logsnrs: np.ndarray, *, from_noise: bool = True) -> None:
-    """Checks that the sampler called `name`, a key of `SAMPLERS`, can run along `logsnrs`.
+    """Checks that the sampler called `name` can run along `logsnrs`.
 
     Args:
       from_noise: whether it starts from pure noise, rather than from an image with noise of the first level.
@@ -268,7 +287,7 @@ def check_levels(name: str, logsnrs: np.ndarray, *, from_noise: bool = True) -> 
     Raises:
       InputError: too few, a first step that is too long for it, or a first level that is not noise and should be.
     """
-    sampler = SAMPLERS[name]
+    sampler = find_sampler(name)
     if len(logsnrs) < sampler.min_steps:
         raise InputError(f'sampler "{name}" needs at least {sampler.min_steps} sampling steps (got {len(logsnrs)})')
     ratio = float(np.exp(0.5 * (logsnrs[1] - logsnrs[0]))) if len(logsnrs) > 1 else 1.0

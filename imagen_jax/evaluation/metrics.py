@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Metric
@@ -21,7 +21,7 @@ from imagen_jax.evaluation.inception.weights import load_inception
 from imagen_jax.evaluation.memorisation import Memorisation
 from imagen_jax.evaluation.reference import Reference
 from imagen_jax.evaluation.retrieval import NameAlignment
-from imagen_jax.registry import lookup
+from imagen_jax.registry import find, is_import_path
 
 _T = TypeVar("_T")
 
@@ -156,11 +156,22 @@ def needs_of(name: str) -> tuple[str, ...]:
     Raises:
       InputError: an unknown metric.
     """
-    return lookup(METRICS, name, what="metric")[0]
+    return _find(name)[0]
+
+
+def _find(name: str) -> tuple[tuple[str, ...], _OfFeatures | Callable[[Inputs], Metric]]:
+    """An entry of METRICS; of an import path what that names, a function Inputs -> Metric that checks its own needs."""
+    found: Any = find(METRICS, name, what="metric")
+    if not is_import_path(name):
+        return found
+    if not callable(found):
+        raise InputError(f'metric "{name}" is no function, evaluation.metrics.Inputs -> Metric (it is {found!r:.80})')
+    make: Any = found
+    return (), make
 
 
 def _network(name: str) -> str:
-    made = METRICS[name][1]
+    made = _find(name)[1]
     return made.network if isinstance(made, _OfFeatures) else ""
 
 
@@ -173,7 +184,7 @@ def make_metrics(names: Sequence[str], inputs: Inputs) -> list[Metric]:
     found: list[Metric] = []
     of_features: dict[str, list[str]] = {}
     for name in names:
-        needs, made = lookup(METRICS, name, what="metric")
+        needs, made = _find(name)
         lacking = [text for has, text in (_NEEDED[need] for need in needs) if not has(inputs)]
         if lacking:
             raise InputError(f"metric {name} needs {' and '.join(lacking)}; give that, or leave {name} out")

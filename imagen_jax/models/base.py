@@ -4,7 +4,10 @@ A network is a flax module, called as network(z [B,...], logsnr [B], conditions)
 `UNet.__call__`. What it may have besides:
 
   TAKES         `Takes`: the conditions that it knows; without it, it is given whatever there is.
+  FIELDS        `Field`s of its attributes, by name: what each may be.
+  check()       raises InputError where its attributes don't fit each other.
   downsampling  H and W of its images must be multiples of this; without it, of 1.
+  dtype, remat  attributes: the type that it computes in, and whether it computes activations again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -64,6 +67,11 @@ def with_low_res(z: jax.Array, conditions: Conditions) -> jax.Array:
 def size_multiple(network: Any) -> int:
     """What H and W of a network's images must be multiples of."""
     return getattr(network, "downsampling", 1)
+
+
+def compute_dtype(network: Any) -> Any:
+    """The type that a network computes in, and so casts its kernels to; float32 of one that doesn't say."""
+    return getattr(network, "dtype", None) or jnp.float32
 
 
 def check_conditions(network: Any, given: Iterable[str]) -> None:

@@ -7,10 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagen_jax.errors import InputError
+from imagen_jax.fields import Field
 from imagen_jax.models.attention import ImageTextAttention
 from imagen_jax.models.base import UNET_TAKES, Encoded, text_of, with_low_res
 from imagen_jax.models.embeddings import Conditioning
+from imagen_jax.models.fields import SHARED_FIELDS, check_levels, check_pooling
 from imagen_jax.models.layers import Dtype, EfficientResBlock, conv3x3, group_norm, scale_shift, upsample
+from imagen_jax.registry import lookup
 from imagen_jax.types import Conditions
 
 # What stands behind a level's residual blocks: nothing, self-attention with the text's keys and values beside the
@@ -76,6 +80,40 @@ class EfficientUNet(nn.Module):
     dtype: Dtype = jnp.bfloat16
 
     TAKES: ClassVar = UNET_TAKES
+    FIELDS: ClassVar[Mapping[str, Field]] = {
+        **SHARED_FIELDS,
+        "num_blocks": Field(
+            int, "Residual blocks of each level, one entry per level.", 1, 64, length=(1, 12), example="(2, 4, 8)"
+        ),
+        "attention": Field(
+            str,
+            "For each level, none, joint (to image and text) or cross (to text alone).",
+            length=(1, 12),
+            example='("none", "none", "joint")',
+        ),
+        "num_heads": Field(int, "Heads of an attention.", 1, 1_024),
+        "skip_per_block": Field(bool, "One skip connection per residual block; False: one per level."),
+        "rsqrt2_on": Field(str, "Where the factor 1 / sqrt(2) stands: skip, residual or shortcut."),
+        "low_res_residual": Field(bool, "Add the low-resolution input to the output; for networks that predict x."),
+    }
+
+    @nn.nowrap
+    def check(self) -> None:
+        """As `UNet.check`."""
+        for name in ("num_blocks", "attention"):
+            check_levels(name, getattr(self, name), self.channel_mults)
+        for kind in self.attention:
+            lookup(ATTENTION_KINDS, kind, what="attention")
+        lookup(RSQRT2_PLACES, self.rsqrt2_on, what="rsqrt2_on")
+        check_pooling(self.channels)
+        for level, (mult, kind) in enumerate(zip(self.channel_mults, self.attention, strict=True)):
+            width, heads = mult * self.channels, self.num_heads
+            if kind != "none" and width % heads:
+                fits = [count for count in range(heads, 0, -1) if not width % count]
+                raise InputError(
+                    f"num_heads = {heads} doesn't divide level {level}'s width, channels * channel_mults[{level}] = "
+                    f"{width}; use {fits[0]}"
+                )
 
     @property
     def downsampling(self) -> int:

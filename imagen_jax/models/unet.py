@@ -1,15 +1,18 @@
 """The base stage's U-Net: ADM's, with text keys and values in its self-attention (Imagen, appendix F.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagen_jax.errors import InputError
+from imagen_jax.fields import Field
 from imagen_jax.models.attention import ImageTextAttention
 from imagen_jax.models.base import UNET_TAKES, Encoded, text_of, with_low_res
 from imagen_jax.models.embeddings import Conditioning
+from imagen_jax.models.fields import SHARED_FIELDS, check_levels, check_pooling, num_heads
 from imagen_jax.models.layers import Dtype, Resample, ResBlock, conv3x3, group_norm
 from imagen_jax.types import Conditions
 
@@ -41,6 +44,32 @@ class UNet(nn.Module):
     dtype: Dtype = jnp.bfloat16
 
     TAKES: ClassVar = UNET_TAKES
+    FIELDS: ClassVar[Mapping[str, Field]] = {
+        **SHARED_FIELDS,
+        "num_blocks": Field(int, "Residual blocks of each level, one more on the way up.", 1, 64),
+        "attention_levels": Field(
+            bool,
+            "For each level, whether attention follows its blocks.",
+            length=(1, 12),
+            example="(False, True, True)",
+        ),
+        "head_channels": Field(int, "Channels of an attention head.", 1, 16_384),
+    }
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises InputError where attributes, each in its bounds, don't fit each other."""
+        for name in ("num_blocks", "attention_levels"):
+            check_levels(name, getattr(self, name), self.channel_mults)
+        check_pooling(self.channels)
+        for level, (mult, has_attention) in enumerate(zip(self.channel_mults, self.attention_levels, strict=True)):
+            width, head = mult * self.channels, self.head_channels
+            if has_attention and width % num_heads(width, head):
+                fits = [size for size in range(min(head, width), 0, -1) if not width % num_heads(width, size)]
+                raise InputError(
+                    f"head_channels = {head} doesn't divide level {level}'s width, channels * channel_mults[{level}] "
+                    f"= {width}; use {fits[0]}"
+                )
 
     @property
     def downsampling(self) -> int:

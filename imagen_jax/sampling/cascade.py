@@ -1,7 +1,7 @@
 """A cascade of stages. The only place that knows there are several; `folder` is where it is kept."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from imagen_jax.sampling.placement import make_mesh, replicate
 from imagen_jax.sampling.prompts import check_prompts
 from imagen_jax.sampling.setting_values import one_each
 from imagen_jax.sampling.settings import BY_FLAG, SETTINGS, SamplingSettings
+from imagen_jax.sampling.stage import Stage
 from imagen_jax.sampling.stage_config import StageConfig as StageConfig
 from imagen_jax.sampling.stage_config import check_chain as check_chain
 from imagen_jax.sampling.stage_config import make_stage as make_stage
@@ -80,6 +81,7 @@ class Cascade:
         devices: int | None = None,
         image_shards: int | Sequence[int] = 1,
         log_stages: bool = False,
+        given: Mapping[str, np.ndarray] | None = None,
         **overrides: Any,
     ) -> dict[int, np.ndarray]:
         """Samples one image a prompt. Image k depends on seed, k and its prompt, and not on the batch or the devices.
@@ -95,6 +97,7 @@ class Cascade:
           batch_size: images at a time, all devices together; at least one a device.
           devices, image_shards: see `meshes`.
           log_stages: log a line before each stage: which of how many it is, and what comes next.
+          given: arrays [N,...] that conditions of the user's own are made of; default what these say themselves.
           overrides: see `settings`.
 
         Returns:
@@ -116,7 +119,7 @@ class Cascade:
         base_key = jax.random.key(seed)
         indices = np.arange(first_index, first_index + len(prompts))
         result: dict[int, np.ndarray] = {}
-        given: dict[str, np.ndarray] = {}
+        low_res: dict[str, np.ndarray] = {}
         for number, (size, stage) in enumerate(self.stages.items()):
             stage_key = jax.random.fold_in(base_key, number)
             if log_stages:
@@ -126,7 +129,7 @@ class Cascade:
                 self.params(size, meshes[number]),
                 text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
-                given=given,
+                given=low_res | self._own_conditions(stage, given),
                 settings=settings[number],
                 negative=negative,
                 weak_params=weak.params(size, meshes[number]) if weak and settings[number].guided else None,
@@ -134,11 +137,21 @@ class Cascade:
                 mesh=meshes[number],
                 first_index=first_index,
             )
-            given = {"low_res": samples}
+            low_res = {"low_res": samples}
             result[size] = to_uint8(samples)
             if number == last:
                 break
         return result
+
+    def _own_conditions(self, stage: Stage, given: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+        """Of what is given, that which a stage's conditions are made of."""
+        of_stages = {number: _names_given(each) for number, each in self.stages.items()}
+        for name in given or {}:
+            if not any(name in names for names in of_stages.values()):
+                there = sorted(set().union(*of_stages.values()))
+                raise InputError(f'given: "{name}" is of no condition of any stage; there are: {", ".join(there)}')
+        own = _names_given(stage)
+        return {name: np.asarray(array) for name, array in (given or {}).items() if name in own}
 
     def _describe_step(self, number: int, last: int, settings: SamplingSettings, images: int) -> str:
         sizes = list(self.stages)
@@ -293,6 +306,10 @@ class Cascade:
                     )
 
 
+def _names_given(stage: Stage) -> set[str]:
+    return {name for condition in stage.conditions for name in condition.given(stage.shape)}
+
+
 def _compared(a: StageConfig, b: StageConfig) -> dict[str, tuple[Any, Any]]:
     """What two sets of parameters of one network share."""
     fields = ("schedule", "prediction", "max_tokens", "encoder_fingerprint")
@@ -349,5 +366,5 @@ class _Arguments(NamedTuple):
 # Of `Cascade.sample`, besides the settings: what a wrong name may have meant.
 _ARGUMENTS = (
     *("prompts", "seed", "first_index", "stop_at", "negative_prompts", "weak", "batch_size", "devices"),
-    *("image_shards", "log_stages"),
+    *("image_shards", "log_stages", "given"),
 )

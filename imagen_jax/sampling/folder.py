@@ -7,7 +7,7 @@ CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,17 @@ from safetensors import SafetensorError, safe_open
 from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.files import read_json, user_path
 from imagen_jax.models import make_model
+from imagen_jax.models.base import size_multiple
 from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.digests import Digests, hash_file
-from imagen_jax.sampling.stage_config import RESERVED_NAMES, StageConfig, check_chain, make_stage, parameter_shapes
+from imagen_jax.sampling.stage_config import (
+    RESERVED_NAMES,
+    StageConfig,
+    check_chain,
+    make_stage,
+    named_modules,
+    parameter_shapes,
+)
 from imagen_jax.text.encoder import TextEncoder, encoder_files, load_encoder
 from imagen_jax.text.t5_config import describe_width, read_config
 from imagen_jax.types import Params
@@ -43,38 +51,46 @@ _MAX_CONFIG_BYTES = 2**20
 _SMALL = 64 * 2**20
 
 
-def load_cascade(folder: str | Path, *, keep_encoder: bool = True, **kwargs: Any) -> Cascade:
+def load_cascade(
+    folder: str | Path, *, keep_encoder: bool = True, allow_modules: Collection[str] = (), **kwargs: Any
+) -> Cascade:
     """Loads a cascade folder. A stage's weights are read when it first runs, and copied to the devices that it runs on.
 
     Args:
       keep_encoder: whether the text encoder is loaded now and stays. If not, it's loaded for prompts alone: the stages'
         weights are read after it has been freed, and freed before it is loaded again, so that both need not fit into
         memory together. Embed all prompts first, to load each once.
+      allow_modules: names of Python modules that the folder may have imported, and so run: where a network, sampler or
+        condition is of the user's own. Without it a folder runs no code.
       kwargs: see `load_cascade_encoder`.
 
     Raises:
-      InputError: something is missing or damaged; the message says what, and where it comes from.
+      InputError: something is missing or damaged; the message says what, and where it comes from. It names a module
+        that isn't allowed.
     """
     folder = user_path(folder)
-    contents = _read_contents(folder)
+    contents = _read_contents(folder, allow_modules)
     contents.digests.warn_if_absent()
     params = []
     for path, config in zip(contents.weights, contents.configs, strict=True):
         contents.digests.check(path)
         shapes = _check_same_arrays(path, config)
         params.append(partial(_load_params, path, shapes, contents.digests, config.image_size))
-    load = partial(load_cascade_encoder, folder, **kwargs)
+    load = partial(load_cascade_encoder, folder, allow_modules=allow_modules, **kwargs)
     return Cascade(contents.configs, params, load() if keep_encoder else load, name=str(folder))
 
 
-def cascade_fingerprint(folder: str | Path) -> str:
+def cascade_fingerprint(folder: str | Path, *, allow_modules: Collection[str] = ()) -> str:
     """Returns the hex sha256 over the stages' configs and weights: what samples depend on, besides settings.
+
+    Args:
+      allow_modules: see `load_cascade`.
 
     Raises:
       InputError: see `load_cascade`.
     """
     folder = user_path(folder)
-    contents = _read_contents(folder)
+    contents = _read_contents(folder, allow_modules)
     digest = hashlib.sha256()
     for path in contents.weights:
         contents.digests.check(path)
@@ -85,10 +101,17 @@ def cascade_fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | None = None, **kwargs: Any) -> TextEncoder:
+def load_cascade_encoder(
+    folder: str | Path,
+    *,
+    encoder_folder: str | Path | None = None,
+    allow_modules: Collection[str] = (),
+    **kwargs: Any,
+) -> TextEncoder:
     """Loads the text encoder of a cascade, and nothing else of it.
 
     Args:
+      allow_modules: see `load_cascade`.
       encoder_folder: where it is; None: in the cascade's folder, or where it was while the cascade was trained.
       kwargs: dtype, devices and the like, as in `load_encoder`.
 
@@ -96,7 +119,7 @@ def load_cascade_encoder(folder: str | Path, *, encoder_folder: str | Path | Non
       InputError: it isn't there, or is another encoder than the one that the cascade was trained with.
     """
     folder = user_path(folder)
-    contents = _read_contents(folder)
+    contents = _read_contents(folder, allow_modules)
     config = contents.configs[0]
     needed = f"{config.encoder_name}, {describe_width(config.text_width)}"
     places = [encoder_folder] if encoder_folder else [folder / ENCODER, config.text_encoder]
@@ -147,7 +170,7 @@ class _Contents(NamedTuple):
     digests: Digests
 
 
-def _read_contents(folder: Path) -> _Contents:
+def _read_contents(folder: Path, allow_modules: Collection[str]) -> _Contents:
     index = read_json(folder / INDEX, expected=_EXPORTED, max_bytes=_MAX_CONFIG_BYTES)
     version = index.get("format_version")
     if isinstance(version, bool) or version not in _READABLE:
@@ -172,13 +195,16 @@ def _read_contents(folder: Path) -> _Contents:
         if not path.exists():
             raise InputError(f'"{path}" is missing; write the cascade again with python -m imagen_jax.export')
         digests.check(path)
-        configs.append(read_stage_config(path))
+        configs.append(read_stage_config(path, allow_modules=allow_modules))
     check_chain(configs, str(folder))
     return _Contents(configs, [folder / name / WEIGHTS for name in names], digests)
 
 
-def read_stage_config(path: Path) -> StageConfig:
+def read_stage_config(path: Path, *, allow_modules: Collection[str] = ()) -> StageConfig:
     """Returns the `StageConfig` of a JSON file.
+
+    Args:
+      allow_modules: see `load_cascade`.
 
     Raises:
       InputError: it is missing, damaged, or describes what this version can't build.
@@ -187,12 +213,18 @@ def read_stage_config(path: Path) -> StageConfig:
     values = read_json(path, expected=expected, max_bytes=_MAX_CONFIG_BYTES)
     try:
         config = StageConfig(**values)
+        for module, name in named_modules(config).items():
+            if module not in allow_modules:
+                raise InputError(
+                    f'it names "{name}": to have it used, the module {module} is imported, which runs it; if you trust '
+                    f"it, allow that: --allow_modules={module}"
+                )
         make_stage(config)
-        rows: Any = make_model(**config.model)
-        if config.image_size % rows.downsampling:
+        multiple = size_multiple(make_model(**config.model))
+        if config.image_size % multiple:
             raise InputError(
                 f"image_size = {config.image_size} can't be halved as often as the network does; expected a multiple "
-                f"of {rows.downsampling}"
+                f"of {multiple}"
             )
     except Exception as error:  # a network's own checks may raise any
         reason = " ".join(str(error).split())[:500]

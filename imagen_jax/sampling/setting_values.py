@@ -84,7 +84,7 @@ def _check_all(name: str, values: Sequence[Any]) -> None:
             SamplingSettings(**({} if value is None else {name: value}))
         except InputError as error:
             # Of numbers it speaks Python, and `expected` the language of the flag.
-            raise error if SETTINGS[name].choices is not None else ValueError from None
+            raise error if SETTINGS[name].find is not None else ValueError from None
 
 
 def _parse(field: Field, text: str) -> Any:

@@ -6,13 +6,14 @@ From it come the fields of `config.sampling`, the flags of `sample` and `evaluat
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-from imagen_jax.diffusion.samplers import SAMPLERS
+from imagen_jax.diffusion.samplers import SAMPLERS, find_sampler
 from imagen_jax.diffusion.spacings import SPACINGS, check_times
 from imagen_jax.diffusion.threshold import THRESHOLDS
 from imagen_jax.errors import InputError
@@ -35,7 +36,7 @@ class Setting:
     Attributes:
       field: the values that it takes, and its help.
       flag: what it is called on command lines and, as well as by its own name, in Python.
-      choices: of a name: the table that has it.
+      find: of a name: raises InputError where there is none such.
       written: of several numbers: how they are written on a command line.
       traced: whether it is an argument of the compiled program, which is then the same for all its values.
       super_resolution: whether it is of super-resolution stages alone.
@@ -45,7 +46,7 @@ class Setting:
 
     field: Field
     flag: str
-    choices: Mapping[str, Any] | None = None
+    find: Callable[[str], Any] | None = None
     written: str = ""
     traced: bool = False
     super_resolution: bool = False
@@ -65,8 +66,8 @@ def _numbers(default: tuple[float, ...], help: str, length: tuple[int, int], exa
     return _setting(default, Field(float, help, 0, 1, length=length, example=example), **about)
 
 
-def _name(default: str, help: str, choices: Mapping[str, Any], **about: Any) -> Any:
-    return _setting(default, Field(str, f"{help}: {', '.join(choices)}.", filled=True), choices=choices, **about)
+def _name(default: str, help: str, choices: Mapping[str, Any], find: Callable[[str], Any], **about: Any) -> Any:
+    return _setting(default, Field(str, f"{help}: {', '.join(choices)}.", filled=True), find=find, **about)
 
 
 def _setting(default: Any, field: Field, *, flag: str = "", **about: Any) -> Any:
@@ -89,12 +90,14 @@ def _of_sampler(name: str) -> dict[str, Any]:
 class SamplingSettings:
     """Settings of one stage. Raises InputError where one is unknown or out of range; `SETTINGS` explains each."""
 
-    sampler: str = _name("ddpm", "The sampler", SAMPLERS)
+    sampler: str = _name("ddpm", "The sampler", SAMPLERS, find_sampler)
     num_steps: int = _setting(
         256, Field(int, "Sampling steps: noise levels, of which heun evaluates each twice.", 1, _MAX_STEPS),
         flag="steps", **_LEVELS,
     )  # fmt: skip
-    spacing: str = _name("uniform", "How the steps are spaced", SPACINGS, **_LEVELS)
+    spacing: str = _name(
+        "uniform", "How the steps are spaced", SPACINGS, partial(lookup, SPACINGS, what="step spacing"), **_LEVELS
+    )
     times: tuple[float, ...] = _numbers(
         (), "Explicit noise levels, falling from 1 (noise), in place of steps and spacing; (): none.",
         (0, _MAX_STEPS), "(1, 0.7, 0.4, 0.1)",
@@ -113,7 +116,9 @@ class SamplingSettings:
     guidance_rescale: float = _number(
         0.0, "How far guided images are brought to the contrast of unguided ones.", 0, 1, **_OF_GUIDANCE
     )
-    threshold: str = _name("dynamic", "Thresholding of the predicted image", THRESHOLDS)
+    threshold: str = _name(
+        "dynamic", "Thresholding of the predicted image", THRESHOLDS, partial(lookup, THRESHOLDS, what="threshold")
+    )
     threshold_percentile: float = _number(99.5, "Percentile of dynamic thresholding.", 0, 100, **_OF_DYNAMIC)
     threshold_cap: float = _number(
         0.0, "Bound of what dynamic thresholding divides by; 0: none.", 1, _MAX_CAP, also=0, **_OF_DYNAMIC
@@ -127,8 +132,8 @@ class SamplingSettings:
         for name, setting in SETTINGS.items():
             value = _plain(getattr(self, name), setting.field)
             setting.field.check(name, value)
-            if setting.choices is not None:
-                lookup(setting.choices, value, what=_KINDS[name])
+            if setting.find is not None:
+                setting.find(value)
             # Python's own numbers, as samples.json holds them; hashable, as a program is compiled for each value.
             object.__setattr__(self, name, value)
         check_times(self.times)
@@ -147,7 +152,7 @@ class SamplingSettings:
 
     def sampler_settings(self) -> dict[str, Any]:
         """The sampler's own keyword arguments."""
-        return {name: getattr(self, name) for name in SAMPLERS[self.sampler].settings}
+        return {name: getattr(self, name) for name in find_sampler(self.sampler).settings}
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -156,7 +161,6 @@ SETTINGS: Mapping[str, Setting] = {
 }
 # Flag -> attribute.
 BY_FLAG: Mapping[str, str] = {setting.flag: name for name, setting in SETTINGS.items()}
-_KINDS = {"sampler": "sampler", "spacing": "step spacing", "threshold": "threshold"}
 
 
 def without_effect(given: Sequence[str], points: Sequence[Mapping[int, _Values]]) -> list[str]:

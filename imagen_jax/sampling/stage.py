@@ -14,7 +14,7 @@ from imagen_jax.conditions import Condition, inputs
 from imagen_jax.conditions.keys import sampling_keys
 from imagen_jax.diffusion import denoise, gaussian
 from imagen_jax.diffusion.guidance import Branch, ByLevel, check_weights, guide
-from imagen_jax.diffusion.samplers import SAMPLERS, Denoiser, check_levels
+from imagen_jax.diffusion.samplers import Denoiser, check_levels, find_sampler
 from imagen_jax.diffusion.schedules import make_schedule
 from imagen_jax.diffusion.spacings import at_times, noise_levels
 from imagen_jax.diffusion.threshold import THRESHOLDS
@@ -185,6 +185,7 @@ class Stage:
             whose weights don't have the sum 1; control of a layer that isn't there.
           NotFiniteError: a prediction was infinite or not a number, at any step; the message names the image.
         """
+        given = inputs.with_defaults(self.conditions, given, count=len(keys), shape=self.shape)
         inputs.check_given(self.conditions, given, shape=self.shape)
         mesh = mesh or make_mesh(1)
         settings = settings or self.settings
@@ -242,7 +243,7 @@ class Stage:
             )
             for weight, other, own in zip(weights, others, branch_params, strict=True)
         ]
-        sampler = partial(SAMPLERS[settings.sampler].sample, **settings.sampler_settings())
+        sampler = partial(find_sampler(settings.sampler).sample, **settings.sampler_settings())
         with entered(control):
             denoise_fn = self._denoiser(branches, wrappers, settings, mesh)
             samples = sampler(denoise_fn, sampling_keys(keys, "sampler"), z_init, logsnrs=logsnrs)

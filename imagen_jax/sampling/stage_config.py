@@ -8,10 +8,12 @@ from typing import Any, cast
 import jax
 from flax.traverse_util import flatten_dict
 
-from imagen_jax.conditions import Condition, LowRes, Text
+from imagen_jax.conditions import Condition, LowRes, Text, find_condition
 from imagen_jax.conditions.inputs import network_shapes
+from imagen_jax.data.sources import own_opener
 from imagen_jax.errors import InputError
 from imagen_jax.models import make_model
+from imagen_jax.registry import is_import_path
 from imagen_jax.sampling.arguments import is_number, is_whole
 from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
@@ -33,7 +35,7 @@ _SIZES = {
     "text_width": 65_536,
     "step": 2**62,
 }
-_MAX_LEVELS, _MAX_BLOCKS, _MAX_CHANNELS = 12, 128, 65_536
+_MAX_LEVELS, _MAX_BLOCKS, _MAX_CHANNELS, _MAX_CONDITIONS = 12, 128, 65_536, 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class StageConfig:
       source, source_fingerprint: the data it was trained on, and a hash of it ("" in folders of earlier versions).
       sampling: default `SamplingSettings`.
       step: of training; 0 while training goes on.
+      conditions: import paths of conditions besides the text and the low-resolution input.
     """
 
     name: str
@@ -69,6 +72,7 @@ class StageConfig:
     source_fingerprint: str = ""
     max_aug_level: float = 1.0
     step: int = 0
+    conditions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in _TEXTS:
@@ -91,6 +95,10 @@ class StageConfig:
             )
         if not is_number(self.max_aug_level) or not 0 <= self.max_aug_level <= 1:
             raise InputError(f"max_aug_level must be in [0, 1] (got {_show(self, 'max_aug_level')})")
+        paths = self.conditions
+        if not isinstance(paths, list | tuple) or len(paths) > _MAX_CONDITIONS or not all(map(is_import_path, paths)):
+            raise InputError(f"conditions must be import paths, MODULE:NAME (got {_show(self, 'conditions')})")
+        object.__setattr__(self, "conditions", tuple(paths))
         for name in ("model", "sampling"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -127,6 +135,12 @@ def check_network_size(model: Mapping[str, Any]) -> None:
         )
 
 
+def named_modules(config: StageConfig) -> dict[str, str]:
+    """Returns the modules that a config would have imported, each with the name that says so."""
+    names = [config.model.get("name"), config.sampling.get("sampler"), *config.conditions, own_opener(config.source)]
+    return {name.partition(":")[0]: name for name in names if isinstance(name, str) and is_import_path(name)}
+
+
 def _show(config: "StageConfig", name: str) -> str:
     return f"{name} = {getattr(config, name)!r:.80}"
 
@@ -147,9 +161,8 @@ def sample_shape(config: StageConfig) -> tuple[int, ...]:
 def make_conditions(config: StageConfig) -> tuple[Condition, ...]:
     """Returns what the network of a stage is told."""
     text = Text(max_tokens=config.max_tokens, width=config.text_width)
-    if not config.low_res_size:
-        return (text,)
-    return text, LowRes(config.image_size // config.low_res_size, max_aug_level=config.max_aug_level)
+    low_res = [LowRes(config.image_size // size, config.max_aug_level) for size in [config.low_res_size] if size]
+    return text, *low_res, *map(find_condition, config.conditions)
 
 
 def make_stage(config: StageConfig) -> Stage:

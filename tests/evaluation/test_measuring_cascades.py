@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.measuring import cascades
 from imagen_jax.evaluation.measuring.cascades import measure_cascade
 from imagen_jax.evaluation.measuring.options import MetricOptions
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
@@ -47,7 +46,6 @@ class GreyCascade:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(cascades, "cascade_fingerprint", lambda folder: "ab" * 32)
     cascade: Any = GreyCascade()
 
     def measure(given, *, options=None, out=tmp_path / "out", samples_per_prompt=1):
@@ -61,6 +59,7 @@ def run(tmp_path, monkeypatch):
             source=None,
             points=make_points(given, own),
             given=list(given),
+            fingerprint="ab" * 32,
             samples_per_prompt=samples_per_prompt,
             stop_at=None,
             seed=0,

@@ -13,9 +13,9 @@ from imagen_jax.data.sources.folder import open_folder
 from imagen_jax.data.sources.tfds import open_tfds
 from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
-from imagen_jax.registry import did_you_mean
+from imagen_jax.registry import did_you_mean, find, is_import_path
 
-__all__ = ["SOURCES", "Source", "named_folder", "open_source"]
+__all__ = ["SOURCES", "Source", "named_folder", "open_source", "own_opener"]
 
 # kind -> (spec, data_dir) -> Source. What follows the kind in a spec is the opener's own grammar.
 SOURCES: Mapping[str, Callable[[str, str], Source]] = {
@@ -30,7 +30,8 @@ def open_source(spec: str, *, data_dir: str) -> Source:
 
     Args:
       spec: "emoji[/RESOLUTION][/SUBSET][:SPLIT]", "tfds/NAME[:SPLIT][?image=FEATURE&caption=FEATURE]", "folder/PATH"
-        or the path of a folder alone. A folder that has the name of a kind is "./emoji".
+        or the path of a folder alone. A folder that has the name of a kind is "./emoji". An opener of the caller's own,
+        as those of `SOURCES`, is "my_project.data:open_mine" or, with whatever it makes of it, "...:open_mine?MORE".
       data_dir: where data sets are built, looked for and indexed; "~" is the home folder.
 
     Raises:
@@ -39,6 +40,8 @@ def open_source(spec: str, *, data_dir: str) -> Source:
     data_dir = str(user_path(data_dir))
     if named_folder(spec) is not None:
         return open_folder(f"folder/{spec}", data_dir)
+    if own_opener(spec):
+        return _find_opener(own_opener(spec))(spec, data_dir)
     kind = _kind(spec)
     if kind not in SOURCES:
         raise InputError(
@@ -46,6 +49,19 @@ def open_source(spec: str, *, data_dir: str) -> Source:
             f"{did_you_mean(kind, SOURCES)}"
         )
     return SOURCES[kind](spec, data_dir)
+
+
+def own_opener(spec: str) -> str:
+    """Returns the import path of the opener of one's own that `spec` names, "" where it names none."""
+    path = spec.partition("?")[0]
+    return path if _kind(spec) not in SOURCES and is_import_path(path) else ""
+
+
+def _find_opener(path: str) -> Callable[[str, str], Source]:
+    opener = find(SOURCES, path, what="data set")
+    if not callable(opener):
+        raise InputError(f'"{path}" is no function that opens a data set, (spec, data_dir) -> Source')
+    return opener
 
 
 def named_folder(spec: str) -> Path | None:

@@ -19,7 +19,6 @@ from imagen_jax.evaluation.sweeps.cascade_samples import CascadeSamples
 from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.evaluation.sweeps.sweep import Sweep
 from imagen_jax.sampling.cascade import Cascade
-from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.sampling.settings import without_effect
 from imagen_jax.terminal import say
 from imagen_jax.training import hosts
@@ -35,6 +34,7 @@ def measure_cascade(
     source: Source | None,
     points: Sequence[Point],
     given: Sequence[str],
+    fingerprint: str,
     samples_per_prompt: int,
     stop_at: int | None,
     seed: int,
@@ -53,6 +53,7 @@ def measure_cascade(
       prompts: what is sampled, and the data set that they are from, `source`, if any.
       points: the settings.
       given: names of the settings that the user has given, which must have an effect.
+      fingerprint: of the cascade: see `cascade_fingerprint`.
       samples_per_prompt, stop_at, seed, encoder_dtype: see `CascadeSamples`.
       batch_size, devices: see `Cascade.sample`; nothing of this changes an image.
       crop_to: of the reference folder's images, see `open_reference`.
@@ -68,7 +69,7 @@ def measure_cascade(
         cascade,
         prompts,
         name=name,
-        fingerprint=cascade_fingerprint(folder),
+        fingerprint=fingerprint,
         samples_per_prompt=samples_per_prompt,
         stop_at=stop_at,
         seed=seed,
