@@ -23,10 +23,10 @@ from imagen_jax import cli
 from imagen_jax.models import attention
 from imagen_jax.models.flops import count_flops
 from imagen_jax.models.layers import ResBlock
+from imagen_jax.planning.compiled import Compiled, compile_lowered
+from imagen_jax.planning.topology import Topology, abstract_devices, only_compile, parse_topology
 from imagen_jax.training import ema
-from imagen_jax.training.compiled import Compiled, compile_lowered
 from imagen_jax.training.optimizer import OPTIMIZERS
-from imagen_jax.training.topology import Topology, abstract_devices, only_compile, parse_topology
 
 _IMAGES, _TOKENS, _TEXT_WIDTH = 8, 128, 4096
 

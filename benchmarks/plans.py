@@ -18,10 +18,10 @@ from benchmarks import plans_report
 from configs import imagen_base64, imagen_sr256, imagen_sr1024
 from imagen_jax import build, cli
 from imagen_jax.files import write_json
+from imagen_jax.planning.compiled import compile_step
+from imagen_jax.planning.topology import only_compile, parse_topology
 from imagen_jax.registry import lookup
-from imagen_jax.training.compiled import compile_step
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.topology import only_compile, parse_topology
 
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of the page and of its rows.")
 _ONLY = flags.DEFINE_string(

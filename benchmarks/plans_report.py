@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.files import read_json, write_text
-from imagen_jax.training.collectives import Collectives
-from imagen_jax.training.compiled import Compiled
-from imagen_jax.training.plan import Work
-from imagen_jax.training.topology import parse_topology
+from imagen_jax.planning.collectives import Collectives
+from imagen_jax.planning.compiled import Compiled
+from imagen_jax.planning.topology import parse_topology
+from imagen_jax.planning.work import Work
 
 _INTRODUCTION = """# What a training step takes on TPUs
 

@@ -23,6 +23,7 @@ from imagen_jax.evaluation.metrics import needs_of
 from imagen_jax.fields import nearest_multiples
 from imagen_jax.models import make_model
 from imagen_jax.models.base import compute_dtype, size_multiple
+from imagen_jax.planning.work import Work, count_work
 from imagen_jax.registry import lookup
 from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig
@@ -30,7 +31,6 @@ from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.plan import Work, count_work
 from imagen_jax.training.state import create_state
 from imagen_jax.training.step import LossFn, make_loss_fn, train_step
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from imagen_jax import cli, shared_flags
+from imagen_jax import cli, hosts, shared_flags
 from imagen_jax.data.sources import Source, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import LEAST_RESAMPLES, MOST_RESAMPLES
@@ -32,15 +32,14 @@ from imagen_jax.evaluation.metrics import METRICS
 from imagen_jax.evaluation.prompts.coco import READINGS
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList, draw_captions, read_lines
 from imagen_jax.evaluation.prompts.protocols import PROTOCOLS
-from imagen_jax.evaluation.resize import FLAVOURS
 from imagen_jax.evaluation.sweeps.grid import Point, make_points
 from imagen_jax.evaluation.sweeps.sweep import describe_status
+from imagen_jax.resize import FLAVOURS
 from imagen_jax.sampling import load_cascade
 from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.folder import cascade_fingerprint
 from imagen_jax.sampling.settings import BY_FLAG
 from imagen_jax.sampling_flags import define_point_flags
-from imagen_jax.training import hosts
 
 _OUT = shared_flags.define_path("out", None, "Folder to write.", required=True)
 _STATUS = flags.DEFINE_bool("status", False, "Say how far the sweep in --out is, and exit.")

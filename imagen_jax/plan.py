@@ -21,10 +21,10 @@ from ml_collections import config_flags
 from imagen_jax import build, cli
 from imagen_jax import config as config_lib
 from imagen_jax.errors import EXIT_BAD_INPUT, InputError
-from imagen_jax.training.compiled import Compiled, compile_step, largest_batch
+from imagen_jax.planning.compiled import Compiled, compile_step, largest_batch
+from imagen_jax.planning.topology import INSTALL_COMPILER, has_compiler, only_compile, parse_topology
+from imagen_jax.planning.work import describe_compiled, describe_work, what_would_fit
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.plan import describe_compiled, describe_work, what_would_fit
-from imagen_jax.training.topology import INSTALL_COMPILER, has_compiler, only_compile, parse_topology
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, CHIP:SHAPE, such as v4:8x8x4 or v5e:16x16.")

@@ -16,7 +16,7 @@ from absl import flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from imagen_jax import build, cli
+from imagen_jax import build, cli, hosts
 from imagen_jax import config as config_lib
 from imagen_jax import evaluators as evaluators_lib
 from imagen_jax import workdir as workdir_lib
@@ -31,14 +31,14 @@ from imagen_jax.errors import (
     NotFiniteError,
 )
 from imagen_jax.evaluation.base import Evaluator
+from imagen_jax.planning.topology import running_on
 from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig
 from imagen_jax.shared_flags import define_path
-from imagen_jax.training import hosts, loop, parallel
+from imagen_jax.training import loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
 from imagen_jax.training.state import count_parameters, parameter_table
-from imagen_jax.training.topology import running_on
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _WORKDIR = define_path("workdir", None, "Folder of checkpoints, metrics and samples.")

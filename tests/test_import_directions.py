@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = sorted((REPO / "configs").glob("*.py"))
 LAUNCH = sorted((REPO / "launch").glob("*.py"))
 
-BASE = {"types", "errors", "registry", "files", "storage", "fields", "terminal"}
+BASE = {"types", "errors", "registry", "files", "storage", "fields", "terminal", "hosts", "resize", "json_values"}
 PARTS = {"diffusion", "models", "text", "data"}
 RUNS = {"training", "sampling"}
 # What each folder or file of the package may import from the package, besides itself. What isn't listed is a main.
@@ -25,8 +25,12 @@ ALLOWED = {
         BASE | PARTS | {"__main__", "resolve", "config", "shared_flags", "jax_settings", "foreign_flags"}, BASE
     ),
     "conditions": BASE | {"diffusion"},
-    **dict.fromkeys(RUNS, BASE | PARTS | {"conditions"}),
-    **dict.fromkeys(("evaluation", "interop"), BASE | PARTS | {"conditions"} | RUNS | {"evaluation", "interop"}),
+    "clip": BASE | {"text"},
+    **dict.fromkeys(RUNS, BASE | PARTS | {"conditions", "clip"}),
+    "planning": BASE | PARTS | {"training"},
+    **dict.fromkeys(
+        ("evaluation", "interop"), BASE | PARTS | {"conditions", "clip"} | RUNS | {"evaluation", "interop"}
+    ),
 }
 ALLOWED["config_fields"] = BASE | {"resolve", "models", "sampling"}
 ALLOWED["config"] = BASE | {"resolve", "config_fields", "sampling"}
@@ -52,7 +56,7 @@ FOR_MAINS = set(ALLOWED) - {"__init__"}
 CONFINED = {
     "orbax": {"training/checkpoint.py"},
     "sentencepiece": {"text/tokenizer.py"},
-    "tokenizers": {"text/tokenizer.py", "evaluation/clip/tokenizer.py"},
+    "tokenizers": {"text/tokenizer.py", "clip/tokenizer.py"},
     "transformers": set(),
     "ml_collections": {"config.py", "config_flag.py", "flag_help.py", "flag_parsing.py"},
     "tensorflow": set(),

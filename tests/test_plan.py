@@ -3,7 +3,7 @@
 import re
 
 from imagen_jax.errors import EXIT_BAD_INPUT
-from imagen_jax.training.topology import has_compiler
+from imagen_jax.planning.topology import has_compiler
 from tests.mains import run
 
 BASE = ("--config=tests/tiny_config.py:sr1", "--config.data.batch_size=8")

@@ -17,7 +17,7 @@ from flax.traverse_util import unflatten_dict
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.features import FeatureExtractor, FeatureId, FeatureName
 from imagen_jax.evaluation.kernel_distance import gaussian_mmd2
-from imagen_jax.evaluation.resize import FLAVOURS, prepare
+from imagen_jax.resize import FLAVOURS, prepare
 from imagen_jax.types import Array, Params
 
 NAME = "emojicnn_v1"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imagen_jax.clip.folder import Clip, load_clip
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Metric
 from imagen_jax.evaluation.clip.alignment import ClipAlignment
 from imagen_jax.evaluation.clip.features import clip_features
-from imagen_jax.evaluation.clip.folder import Clip, load_clip
 from imagen_jax.evaluation.data_images import Searchable
 from imagen_jax.evaluation.emoji_cnn import emoji_features
 from imagen_jax.evaluation.feature_metrics import PRECISION_RECALL, SCORE, SCORE_TAP, FeatureMetrics

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.json_values import WrongValue, get_list, get_text
 from imagen_jax.evaluation.pages.run_folder import RUN_FILE, Run, image_paths, read_run
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json
+from imagen_jax.json_values import WrongValue, get_list, get_text
 
 SWEEP_FILE, POINTS = "sweep.json", "points"
 SAMPLES_FILE = "samples.json"

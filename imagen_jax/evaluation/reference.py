@@ -8,13 +8,13 @@ from pathlib import Path
 
 from absl import logging
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError, StorageError
 from imagen_jax.evaluation.feature_metrics import features_of
 from imagen_jax.evaluation.features import FeatureExtractor
 from imagen_jax.evaluation.image_sets import ImageSet
 from imagen_jax.evaluation.statistics_file import Statistics, load_statistics, save_statistics, statistics_of
 from imagen_jax.files import user_path
-from imagen_jax.training import hosts
 
 # In the folder of prepared data sets.
 REFERENCE_CACHE = "reference_features"

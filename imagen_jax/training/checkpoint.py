@@ -17,10 +17,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from imagen_jax import storage
+from imagen_jax import hosts, storage
 from imagen_jax.errors import InputError, StorageError
 from imagen_jax.files import sync_folder
-from imagen_jax.training import hosts
 from imagen_jax.training.digest import DIGEST_VERSION, differing, digest
 from imagen_jax.training.state import TrainState
 from imagen_jax.types import Params

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from imagen_jax import hosts
 from imagen_jax.errors import NotFiniteError
-from imagen_jax.training import hosts
 from imagen_jax.training.checkpoint import Checkpointer
 from imagen_jax.training.clock import Clock
 from imagen_jax.training.metrics import MetricWriter

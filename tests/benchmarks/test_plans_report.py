@@ -1,9 +1,9 @@
 import json
 
 from benchmarks import plans_report
-from imagen_jax.training.collectives import Collectives
-from imagen_jax.training.compiled import Compiled
-from imagen_jax.training.plan import Work
+from imagen_jax.planning.collectives import Collectives
+from imagen_jax.planning.compiled import Compiled
+from imagen_jax.planning.work import Work
 
 WORK = Work(parameters=2_408_200_000, forward_flops=1_500_000_000_000, step_flops=0, batch_size=2048)
 

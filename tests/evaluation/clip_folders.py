@@ -9,9 +9,9 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import models, pre_tokenizers, trainers
 
-from imagen_jax.evaluation.clip.config import read_towers
-from imagen_jax.evaluation.clip.folder import parameter_shapes, transformers_name
-from imagen_jax.evaluation.clip.tokenizer import END, START, ClipTokenizer
+from imagen_jax.clip.config import read_towers
+from imagen_jax.clip.folder import parameter_shapes, transformers_name
+from imagen_jax.clip.tokenizer import END, START, ClipTokenizer
 
 VISION: dict[str, Any] = {
     "hidden_size": 32,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from imagen_jax.clip.config import model_name, read_towers
+from imagen_jax.clip.folder import load_clip, parameter_shapes
+from imagen_jax.clip.preprocess import Preprocessing, preprocess, read_preprocessing
+from imagen_jax.clip.tokenizer import ClipTokenizer
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.clip.config import model_name, read_towers
 from imagen_jax.evaluation.clip.features import clip_features, embed_texts
-from imagen_jax.evaluation.clip.folder import load_clip, parameter_shapes
-from imagen_jax.evaluation.clip.preprocess import Preprocessing, preprocess, read_preprocessing
 from imagen_jax.evaluation.clip.score import FORMULAS, clip_score, score_name
-from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
 from imagen_jax.evaluation.features import FeatureId
 from tests.evaluation.clip_folders import CAPTIONS, PROJECTION_DIM, write_clip
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from imagen_jax.clip import tokenizer as module
+from imagen_jax.clip.config import _BOUNDS, read_towers
+from imagen_jax.clip.folder import load_clip
+from imagen_jax.clip.preprocess import read_preprocessing
+from imagen_jax.clip.tokenizer import ClipTokenizer
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.clip import tokenizer as module
-from imagen_jax.evaluation.clip.config import _BOUNDS, read_towers
-from imagen_jax.evaluation.clip.folder import load_clip
-from imagen_jax.evaluation.clip.preprocess import read_preprocessing
-from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
 from tests.evaluation.clip_folders import write_clip
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_jax.clip.config import read_towers
+from imagen_jax.clip.folder import load_clip, parameter_shapes, transformers_name
+from imagen_jax.clip.preprocess import preprocess, read_preprocessing
+from imagen_jax.clip.tokenizer import ClipTokenizer
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.clip.config import read_towers
 from imagen_jax.evaluation.clip.features import clip_features, embed_texts
-from imagen_jax.evaluation.clip.folder import load_clip, parameter_shapes, transformers_name
-from imagen_jax.evaluation.clip.preprocess import preprocess, read_preprocessing
-from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
 from tests.evaluation.clip_folders import CAPTIONS, config_of, write_vocabulary
 from tests.evaluation.references import make_torchvision_importable
 

@@ -9,8 +9,8 @@ from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.inception.features import inception_features, name_of
 from imagen_jax.evaluation.inception.weights import PUBLISHED_SHA256_PREFIX, InceptionWeights, _fold
-from imagen_jax.evaluation.resize import FLAVOURS, half_pixel_bilinear, pil_bicubic, prepare, tf1_bilinear
 from imagen_jax.evaluation.statistics_file import statistics_of
+from imagen_jax.resize import FLAVOURS, half_pixel_bilinear, pil_bicubic, prepare, tf1_bilinear
 from tests.evaluation.torch_files import random_tensors
 
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from imagen_jax.evaluation.inception.weights import load_inception
 from imagen_jax.evaluation.inception_score import inception_score
 from imagen_jax.evaluation.kernel_distance import kernel_distance
 from imagen_jax.evaluation.precision_recall import precision_recall
-from imagen_jax.evaluation.resize import FLAVOURS, Flavour, half_pixel_bilinear, prepare
+from imagen_jax.resize import FLAVOURS, Flavour, half_pixel_bilinear, prepare
 from imagen_jax.sampling.images import save_png
 from tests.evaluation import references
 from tests.evaluation.torch_files import random_tensors

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from imagen_jax.clip.config import read_towers
+from imagen_jax.clip.folder import parameter_shapes
+from imagen_jax.clip.preprocess import read_preprocessing
+from imagen_jax.clip.tokenizer import ClipTokenizer
 from imagen_jax.evaluation.base import Measure
-from imagen_jax.evaluation.clip.config import read_towers
-from imagen_jax.evaluation.clip.folder import parameter_shapes
-from imagen_jax.evaluation.clip.preprocess import read_preprocessing
-from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
 from imagen_jax.evaluation.features import FeatureId
 from imagen_jax.evaluation.inception.torch_file import read_torch_file
 from imagen_jax.evaluation.inception.weights import _open

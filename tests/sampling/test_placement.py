@@ -11,12 +11,12 @@ from flax.traverse_util import unflatten_dict
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.sample_grid import SampleGrid
+from imagen_jax.planning.collectives import Collectives, count_collectives
 from imagen_jax.sampling.cascade import Cascade, StageConfig, make_stage
 from imagen_jax.sampling.placement import make_mesh
 from imagen_jax.sampling.stage_config import parameter_shapes
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.training import parallel
-from imagen_jax.training.collectives import Collectives, count_collectives
 from tests.randomised import randomised
 from tests.training import tiny
 

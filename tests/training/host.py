@@ -9,8 +9,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
-from imagen_jax.training import hosts, parallel
+from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer
 from tests.training import tiny
 

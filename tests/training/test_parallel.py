@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from imagen_jax.diffusion.objective import diffusion_loss
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import InputError
+from imagen_jax.planning.collectives import count_collectives
 from imagen_jax.training import parallel
-from imagen_jax.training.collectives import count_collectives
 from imagen_jax.training.step import train_step
 from tests.training import tiny
 

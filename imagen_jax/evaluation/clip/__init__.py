@@ -1,1 +1,1 @@
-"""CLIP: embeddings of images and captions, from a folder that transformers reads too."""
+"""What is measured with CLIP: features of images, and how well they show their captions."""

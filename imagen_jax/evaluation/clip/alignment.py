@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from imagen_jax.clip.folder import Clip
 from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.clip.features import TAP, embed_texts
-from imagen_jax.evaluation.clip.folder import Clip
 from imagen_jax.evaluation.clip.score import FORMULAS, clip_score, score_name
 from imagen_jax.evaluation.feature_metrics import check_finite, features_of
 from imagen_jax.evaluation.features import FeatureExtractor

@@ -6,11 +6,11 @@ from functools import partial
 import jax
 import numpy as np
 
+from imagen_jax.clip.folder import Clip
+from imagen_jax.clip.network import TextTower
+from imagen_jax.clip.preprocess import preprocess
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
-from imagen_jax.evaluation.clip.folder import Clip
-from imagen_jax.evaluation.clip.network import TextTower
-from imagen_jax.evaluation.clip.preprocess import preprocess
 from imagen_jax.evaluation.features import FeatureExtractor, FeatureId, FeatureName
 from imagen_jax.text.tokenizer import check_captions
 from imagen_jax.types import Params

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imagen_jax.evaluation.clip.folder import Clip
+from imagen_jax.clip.folder import Clip
 from imagen_jax.registry import lookup
 
 

@@ -8,8 +8,8 @@ import jax
 from imagen_jax.evaluation.features import FeatureExtractor, FeatureId, FeatureName
 from imagen_jax.evaluation.inception.network import IMAGE_SIZE, TAPS, Inception
 from imagen_jax.evaluation.inception.weights import InceptionWeights, is_published
-from imagen_jax.evaluation.resize import FLAVOURS, prepare
 from imagen_jax.registry import lookup
+from imagen_jax.resize import FLAVOURS, prepare
 from imagen_jax.types import Params
 
 # The layer of FID and KID; the Inception Score is always of "logits_unbiased".

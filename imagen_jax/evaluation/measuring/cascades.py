@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 
+from imagen_jax import hosts
 from imagen_jax.data.sources import Source, open_source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Samples, measure
@@ -21,7 +22,6 @@ from imagen_jax.evaluation.sweeps.sweep import Sweep
 from imagen_jax.sampling.cascade import Cascade
 from imagen_jax.sampling.settings import without_effect
 from imagen_jax.terminal import say
-from imagen_jax.training import hosts
 
 
 def measure_cascade(

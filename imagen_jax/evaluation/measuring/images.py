@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Samples, measure
 from imagen_jax.evaluation.image_folder import ImageFolder
@@ -14,7 +15,6 @@ from imagen_jax.evaluation.sweeps import report
 from imagen_jax.evaluation.sweeps.sweep import what_else
 from imagen_jax.files import read_json, write_json
 from imagen_jax.terminal import say
-from imagen_jax.training import hosts
 
 RESULTS_FILE = "results.json"
 

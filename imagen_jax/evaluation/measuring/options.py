@@ -7,11 +7,11 @@ from typing import Any
 
 from absl import logging
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Metric
 from imagen_jax.evaluation.bounds import check_resamples
 from imagen_jax.evaluation.metrics import BOOTSTRAPPED, Inputs, left_for_request, make_metrics, needs_of, possible
-from imagen_jax.training import hosts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from absl import logging
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.data_images import open_images
@@ -13,7 +14,6 @@ from imagen_jax.evaluation.image_sets import ImageSet
 from imagen_jax.evaluation.output_folders import find_last_stage
 from imagen_jax.evaluation.reference import REFERENCE_CACHE, Reference
 from imagen_jax.files import user_path
-from imagen_jax.training import hosts
 
 # Of an image's side; larger ones are no samples of anything.
 MOST_CROP_PX = 8192

@@ -19,10 +19,10 @@ import numpy as np
 from imagen_jax import storage
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
-from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_text, is_text, shown
 from imagen_jax.evaluation.pages.sample_page import fill_template, json_for_script
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json, write_json, write_text
+from imagen_jax.json_values import WrongValue, get_list, get_number, get_text, is_text, shown
 
 # What the paper asks for, by its names.
 QUESTIONS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.json_values import get_list, get_number, get_object, get_text
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json, write_json
+from imagen_jax.json_values import get_list, get_number, get_object, get_text
 
 RUN_FILE = "run.json"
 # Whose names are listed at a time; a damaged number must not make it billions.

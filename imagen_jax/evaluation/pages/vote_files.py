@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.json_values import WrongValue, get_text, shown
 from imagen_jax.evaluation.pages.comparison import QUESTIONS, Key
 from imagen_jax.files import read_json
+from imagen_jax.json_values import WrongValue, get_text, shown
 
 
 @dataclasses.dataclass(frozen=True)

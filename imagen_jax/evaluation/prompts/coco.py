@@ -13,9 +13,9 @@ from absl import logging
 
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
-from imagen_jax.evaluation.json_values import is_text
 from imagen_jax.evaluation.prompts.prompt_lists import PromptList
 from imagen_jax.files import read_json, user_path
+from imagen_jax.json_values import is_text
 
 READINGS = ("captions", "images")
 _EXPECTED = 'COCO\'s captions, such as captions_val2014.json, an object with "images" and "annotations"'

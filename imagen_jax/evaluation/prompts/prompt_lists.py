@@ -15,8 +15,8 @@ import numpy as np
 from imagen_jax.data.sources import Source
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.bounds import check_count
-from imagen_jax.evaluation.json_values import is_text
 from imagen_jax.files import read_bytes, user_path
+from imagen_jax.json_values import is_text
 from imagen_jax.sampling.prompts import read_prompts_file
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

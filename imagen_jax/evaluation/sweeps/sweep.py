@@ -23,16 +23,16 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Measure, Metric, Samples, measure
 from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.image_folder import ImageFolder
-from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_object, is_text, shown
 from imagen_jax.evaluation.output_folders import POINTS, SWEEP_FILE
 from imagen_jax.evaluation.pages.run_folder import Run, image_path, write_run
 from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.files import read_json, write_bytes, write_json
-from imagen_jax.training import hosts
+from imagen_jax.json_values import WrongValue, get_list, get_number, get_object, is_text, shown
 
 _RESULT = "result.json"
 _REPORT_EVERY_S = 10.0

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from imagen_jax import hosts
 from imagen_jax.errors import InputError
-from imagen_jax.training import hosts, parallel
+from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer
 from launch.processes import host_environments, run_processes
 from tests.training import host, tiny

@@ -1,4 +1,4 @@
-from imagen_jax.training.collectives import Collectives, count_collectives
+from imagen_jax.planning.collectives import Collectives, count_collectives
 
 PROGRAM = """
 HloModule step

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imagen_jax.evaluation.json_values import WrongValue, get_list, get_number, get_object, get_text, shown
+from imagen_jax.json_values import WrongValue, get_list, get_number, get_object, get_text, shown
 
 RECORD = {"text": "a", "half": "\ud800", "number": 3, "yes": True, "list": [1], "empty": [], "object": {}}
 

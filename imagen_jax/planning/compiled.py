@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from imagen_jax.planning.collectives import Collectives, count_collectives
+from imagen_jax.planning.topology import Topology, abstract_devices, compiler_environment
 from imagen_jax.training import parallel
-from imagen_jax.training.collectives import Collectives, count_collectives
 from imagen_jax.training.state import TrainState
-from imagen_jax.training.topology import Topology, abstract_devices, compiler_environment
 
 # The least effort: minutes to most of an hour for a network of the paper's size, by how busy the machine is.
 COMPILER_OPTIONS: Mapping[str, Any] = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}

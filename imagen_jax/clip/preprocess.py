@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.json_values import shown
-from imagen_jax.evaluation.resize import pil_bicubic
 from imagen_jax.files import read_json
+from imagen_jax.json_values import shown
+from imagen_jax.resize import pil_bicubic
 from imagen_jax.types import Array
 
 _FILE = "preprocessor_config.json"

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from imagen_jax.models.flops import count_flops
-from imagen_jax.training.compiled import Compiled
+from imagen_jax.planning.compiled import Compiled
+from imagen_jax.planning.topology import Topology
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.state import count_parameters
 from imagen_jax.training.step import LossFn
-from imagen_jax.training.topology import Topology
 from imagen_jax.types import Params
 
 _SECONDS_A_DAY = 86400

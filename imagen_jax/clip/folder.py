@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from imagen_jax.clip.config import model_name, read_towers
+from imagen_jax.clip.network import LARGEST_ID, TextTower, VisionTower
+from imagen_jax.clip.preprocess import Preprocessing, read_preprocessing
+from imagen_jax.clip.tokenizer import ClipTokenizer
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.clip.config import model_name, read_towers
-from imagen_jax.evaluation.clip.network import LARGEST_ID, TextTower, VisionTower
-from imagen_jax.evaluation.clip.preprocess import Preprocessing, read_preprocessing
-from imagen_jax.evaluation.clip.tokenizer import ClipTokenizer
 from imagen_jax.files import user_path
 from imagen_jax.text.safetensors_folder import find_tensors, read_tensors
 from imagen_jax.types import Params

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from imagen_jax.clip.network import ACTIVATIONS, TextTower, VisionTower
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.clip.network import ACTIVATIONS, TextTower, VisionTower
-from imagen_jax.evaluation.json_values import shown
 from imagen_jax.files import read_json
+from imagen_jax.json_values import shown
 from imagen_jax.registry import lookup
 
 _FILES = (

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from imagen_jax.errors import InputError
-from imagen_jax.training import topology
-from imagen_jax.training.topology import CHIPS, abstract_devices, has_compiler, parse_topology, running_on
+from imagen_jax.planning import topology
+from imagen_jax.planning.topology import CHIPS, abstract_devices, has_compiler, parse_topology, running_on
 
 NAMES = [f"{kind}:{shape}" for kind, chip in CHIPS.items() for shape in chip.shapes]
 

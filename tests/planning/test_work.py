@@ -1,10 +1,10 @@
 import jax
 
-from imagen_jax.training.collectives import Collectives
-from imagen_jax.training.compiled import Compiled
-from imagen_jax.training.plan import Work, count_work, describe_compiled, describe_work, what_would_fit
+from imagen_jax.planning.collectives import Collectives
+from imagen_jax.planning.compiled import Compiled
+from imagen_jax.planning.topology import parse_topology
+from imagen_jax.planning.work import Work, count_work, describe_compiled, describe_work, what_would_fit
 from imagen_jax.training.state import count_parameters
-from imagen_jax.training.topology import parse_topology
 from tests.training import tiny
 
 BASE = Work(parameters=2_408_200_000, forward_flops=1_500_000_000_000, step_flops=6_000_000_000_000, batch_size=2048)

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from imagen_jax.training import compiled, parallel
-from imagen_jax.training.compiled import Compiled, compile_step, largest_batch
-from imagen_jax.training.topology import has_compiler, parse_topology
+from imagen_jax.planning import compiled
+from imagen_jax.planning.compiled import Compiled, compile_step, largest_batch
+from imagen_jax.planning.topology import has_compiler, parse_topology
+from imagen_jax.training import parallel
 from tests.training import tiny
 
 # As libtpu 0.0.52 says it.

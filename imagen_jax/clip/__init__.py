@@ -1,0 +1,1 @@
+"""CLIP: its two towers, from a folder as transformers lays it out. `evaluation.clip` measures with it."""
