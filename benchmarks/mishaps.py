@@ -44,6 +44,7 @@ _DEADLINE_S = 1800.0
 # Lines of the usual log; what the mishap before has damaged; what jax and gloo print where a process of several goes.
 _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
+    r"|[WEF]\d{4} \d\d:|Additional GRPC error|:UNKNOWN:Error|\*\*\* Check failure|@ +0x|<unknown>"
     r"|warning: .* is damaged, and now called|warning: \S*metrics.jsonl: \d+ lines? (is|are) damaged"
 )
 _DAMAGED = "is damaged, and now called"

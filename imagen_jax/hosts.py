@@ -56,6 +56,10 @@ def connect() -> None:
             f"the devices are those of {jax.process_count()} hosts; set {_ADDRESS}=auto on all of them, as "
             "`python -m launch.run` does"
         )
+    if jax.distributed.is_initialized():
+        # A host that has lost the others is ended by jax, which says so and aborts. What all of Python's threads were
+        # doing, which absl has printed at an abort, are a hundred lines about something else.
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     if not is_first():
         logging.set_verbosity(logging.WARNING)
 

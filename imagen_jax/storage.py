@@ -106,7 +106,14 @@ def quiet_libraries() -> None:
 def _is_no_storage_failure(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        return not (_remember(error) or (_background and record.name == "asyncio"))
+        if _remember(error) or (_background and record.name == "asyncio"):
+            return False
+        if "orbax" in record.pathname:
+            # Such as another host's end, in the thread that writes. orbax raises it too, where it is waited for.
+            reason = " ".join(str(error).split())[:300]
+            record.msg, record.args = "%s: %s", (" ".join(record.getMessage().split()), reason or type(error).__name__)
+            record.exc_info = record.exc_text = None
+        return True
     if record.levelno >= logging.WARNING and "orbax" in record.pathname:
         return not any(os.strerror(number) in record.getMessage() for number in _FAILURES)
     return True

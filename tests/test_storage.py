@@ -109,6 +109,16 @@ def test_other_errors_in_threads_of_libraries_are_printed_as_before():
     assert "ZeroDivisionError" in done.stderr
 
 
+def test_what_a_thread_of_orbax_meets_is_one_line_without_its_traceback():
+    error = RuntimeError("UNAVAILABLE: the coordination service is gone\nand more")
+    record = logging.LogRecord(
+        "absl", logging.ERROR, "/x/orbax/y.py", 1, "Failed to run %d\noperations", (4,), (RuntimeError, error, None)
+    )
+    assert storage._is_no_storage_failure(record)
+    line = logging.Formatter().format(record)
+    assert line == "Failed to run 4 operations: UNAVAILABLE: the coordination service is gone and more"
+
+
 def test_other_errors_of_libraries_are_logged_as_before(caplog):
     storage_filter = storage._is_no_storage_failure
     record = logging.LogRecord("asyncio", logging.ERROR, "p", 1, "boom", None, (ValueError, ValueError("a"), None))
