@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
+from imagen_jax.conditions import LowRes, Text
 from imagen_jax.errors import InputError
 from imagen_jax.sampling.arguments import check_count, check_prompts_argument, check_seed, is_whole
 from imagen_jax.sampling.batches import sample_all
@@ -115,6 +116,7 @@ class Cascade:
         settings = self.settings(**overrides)
         meshes = self.meshes(devices=devices, image_shards=image_shards)
         self._check_against(negative_prompts, weak, settings[: last + 1])
+        own = self._check_own_conditions(given, len(prompts))
         text, negative = self.embed_both(prompts, negative_prompts)
         base_key = jax.random.key(seed)
         indices = np.arange(first_index, first_index + len(prompts))
@@ -129,7 +131,7 @@ class Cascade:
                 self.params(size, meshes[number]),
                 text,
                 keys=jax.vmap(lambda index, key=stage_key: jax.random.fold_in(key, index))(indices),
-                given=low_res | self._own_conditions(stage, given),
+                given=low_res | {name: array for name, array in own.items() if name in _names_given(stage)},
                 settings=settings[number],
                 negative=negative,
                 weak_params=weak.params(size, meshes[number]) if weak and settings[number].guided else None,
@@ -143,15 +145,16 @@ class Cascade:
                 break
         return result
 
-    def _own_conditions(self, stage: Stage, given: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-        """Of what is given, that which a stage's conditions are made of."""
-        of_stages = {number: _names_given(each) for number, each in self.stages.items()}
-        for name in given or {}:
-            if not any(name in names for names in of_stages.values()):
-                there = sorted(set().union(*of_stages.values()))
+    def _check_own_conditions(self, given: Mapping[str, Any] | None, count: int) -> dict[str, np.ndarray]:
+        """What is given for conditions of the user's own, as arrays [N,...]."""
+        there = sorted({name for stage in self.stages.values() for name in _names_given(stage)})
+        arrays = {name: np.asarray(array) for name, array in (given or {}).items()}
+        for name, array in arrays.items():
+            if name not in there:
                 raise InputError(f'given: "{name}" is of no condition of any stage; there are: {", ".join(there)}')
-        own = _names_given(stage)
-        return {name: np.asarray(array) for name, array in (given or {}).items() if name in own}
+            if not array.ndim or len(array) != count:
+                raise InputError(f'given: "{name}" must have one row a prompt, {count} (got {list(array.shape)})')
+        return arrays
 
     def _describe_step(self, number: int, last: int, settings: SamplingSettings, images: int) -> str:
         sizes = list(self.stages)
@@ -263,13 +266,12 @@ class Cascade:
             if value is not None:
                 if name in given:
                     raise InputError(f"{alias} and {name} are one setting; give one of them")
-                own = [getattr(stage.settings, name) for stage in self.stages.values()]
-                given[name] = one_each(name, value, own)
-        if given.keys() & {"num_steps", "spacing"}:
-            given.setdefault("times", [()] * len(self.configs))
+                given[name] = one_each(name, value, [None] * len(self.configs))
         result = []
         for number, (config, stage) in enumerate(zip(self.configs, self.stages.values(), strict=True)):
-            own = {name: values[number] for name, values in given.items()}
+            own = {name: values[number] for name, values in given.items() if values[number] is not None}
+            if own.keys() & {"num_steps", "spacing"}:
+                own.setdefault("times", ())
             try:
                 result.append(dataclasses.replace(stage.settings, **own))
                 stage.noise_levels(result[-1])
@@ -307,12 +309,14 @@ class Cascade:
 
 
 def _names_given(stage: Stage) -> set[str]:
-    return {name for condition in stage.conditions for name in condition.given(stage.shape)}
+    """The arrays that conditions of the user's own are made of; text and low-resolution images have their own ways."""
+    own = (condition for condition in stage.conditions if not isinstance(condition, Text | LowRes))
+    return {name for condition in own for name in condition.given(stage.shape)}
 
 
 def _compared(a: StageConfig, b: StageConfig) -> dict[str, tuple[Any, Any]]:
     """What two sets of parameters of one network share."""
-    fields = ("schedule", "prediction", "max_tokens", "encoder_fingerprint")
+    fields = ("schedule", "prediction", "max_tokens", "encoder_fingerprint", "conditions")
     # How a network is computed is no part of what it is.
     mine, theirs = ({**config.model, "dtype": None, "remat": None} for config in (a, b))
     return {"model": (mine, theirs), **{field: (getattr(a, field), getattr(b, field)) for field in fields}}

@@ -31,13 +31,9 @@ def parse_setting(name: str, text: str) -> Any:
             raise ValueError("no value")
         _check_all(name, values)
     except InputError as error:
-        raise InputError(f"--{setting.flag}={text}: {error}") from None
+        raise InputError(f"--{setting.flag}={text}: {error}{_hint(name, text)}") from None
     except ValueError:
-        hint = ""
-        if "," in text:
-            separator, what = (":", "levels") if setting.field.length else ("/", "stages")
-            hint = f"; {what} are separated by {separator}: --{setting.flag}={text.replace(',', separator)}"
-        raise InputError(f"--{setting.flag}={text}: expected {expected(name)}{hint}") from None
+        raise InputError(f"--{setting.flag}={text}: expected {expected(name)}{_hint(name, text)}") from None
     return values if len(values) > 1 else values[0]
 
 
@@ -45,6 +41,16 @@ def expected(name: str) -> str:
     """Returns how the value of a flag is written, in words."""
     setting = SETTINGS[name]
     return f"{setting.written or setting.field.expected}; slashes separate stages"
+
+
+def _hint(name: str, text: str) -> str:
+    """How what is separated by commas would be written."""
+    setting = SETTINGS[name]
+    if "," not in text:
+        return ""
+    levels = setting.field.length is not None and ":" not in text
+    separator, what = (":", "numbers") if levels else ("/", "stages")
+    return f"; {what} are separated by '{separator}', --{setting.flag}={text.replace(',', separator)}"
 
 
 def one_each(name: str, value: Any, own: Sequence[Any]) -> list[Any]:
@@ -71,6 +77,8 @@ def one_each(name: str, value: Any, own: Sequence[Any]) -> list[Any]:
         return [*own[:count], *[value] * (len(own) - count)]
     values = list(value)
     if values and values[-1] is None:
+        while len(values) > max(1, len(own)) and values[-1] is None:
+            values.pop()
         values += [None] * (len(own) - len(values))
     if len(values) != len(own):
         raise InputError(f"{name}: one value for all stages, or one for each of the {len(own)} (got {len(values)})")

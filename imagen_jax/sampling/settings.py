@@ -26,6 +26,7 @@ _MAX_STEPS = 10_000
 # Chosen by us: images are grey or burnt out long before, and far above float32 overflows (from 1e38 on at once).
 _MAX_GUIDANCE, _MAX_CAP = 1_000, 1_000
 
+_EXACT = 2**53
 _Values = Mapping[str, Any]
 
 
@@ -82,8 +83,11 @@ _OF_DYNAMIC: dict[str, Any] = {
 }
 
 
-def _of_sampler(name: str) -> dict[str, Any]:
-    return {"used": lambda values: values["sampler"] == name, "idle": f'without the sampler "{name}"'}
+def _of_sampler(name: str, sampler: str) -> dict[str, Any]:
+    return {
+        "used": lambda values: name in find_sampler(values["sampler"]).settings,
+        "idle": f'without a sampler that has it, such as "{sampler}"',
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +107,8 @@ class SamplingSettings:
         (0, _MAX_STEPS), "(1, 0.7, 0.4, 0.1)",
         written="levels falling from 1 (noise) towards 0 (clean), separated by colons: 1:0.7:0.4:0.1",
     )  # fmt: skip
-    gamma: float = _number(0.3, "Stochasticity of the sampler ddpm.", 0, 1, **_of_sampler("ddpm"))
-    eta: float = _number(0.0, "Stochasticity of the sampler ddim.", 0, 1, **_of_sampler("ddim"))
+    gamma: float = _number(0.3, "Stochasticity of the sampler ddpm.", 0, 1, **_of_sampler("gamma", "ddpm"))
+    eta: float = _number(0.0, "Stochasticity of the sampler ddim.", 0, 1, **_of_sampler("eta", "ddim"))
     guidance_weight: float = _number(
         1.0, "Weight of classifier-free guidance; 1: none, at half the cost.", 0, _MAX_GUIDANCE,
         flag="guidance", traced=True,
@@ -136,6 +140,9 @@ class SamplingSettings:
                 setting.find(value)
             # Python's own numbers, as samples.json holds them; hashable, as a program is compiled for each value.
             object.__setattr__(self, name, value)
+        unknown = set(find_sampler(self.sampler).settings) - SETTINGS.keys()
+        if unknown:
+            raise InputError(f'sampler "{self.sampler}" has the setting "{min(unknown)}", which SamplingSettings lacks')
         check_times(self.times)
         low, high = self.guidance_interval
         if not low < high:
@@ -190,10 +197,10 @@ def _plain(value: Any, field: Field) -> Any:
         value = value.item()
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if field.length is None or not isinstance(value, list | tuple):
-        return value
-    numbers = [_plain(number, Field(float, "")) for number in value]
-    return tuple(float(number) if type(number) is int else number for number in numbers)
+    if field.length is not None and isinstance(value, list | tuple):
+        return tuple(_plain(number, Field(float, "")) for number in value)
+    # Of one type, as what is traced is compiled for each.
+    return float(value) if field.kind is float and type(value) is int and abs(value) < _EXACT else value
 
 
 # A pytree, whose leaves are the settings that are `traced`. All else is part of the program, and so is a guidance

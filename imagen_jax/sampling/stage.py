@@ -84,7 +84,7 @@ class Stage:
         self._schedule = make_schedule(schedule, image_size=self.image_size)
         lookup(denoise.TO_X, prediction, what="prediction type")
         self._prediction = prediction
-        self._compiled = jax.jit(self._sample, static_argnames=("start_time", "control", "mesh"))
+        self._compiled = jax.jit(self._sample, static_argnames=("of_branches", "start_time", "control", "mesh"))
 
     @property
     def image_size(self) -> int:
@@ -156,9 +156,10 @@ class Stage:
         mesh: Mesh | None = None,
         labels: Sequence[str] = (),
     ) -> np.ndarray:
-        """Samples a batch in one compiled program; compiled once for each batch size, settings and mesh.
+        """Samples a batch in one compiled program.
 
-        Other weights of guidance and other augmentation levels are the same program, so that sweeping them costs none.
+        It is compiled once for each batch size, mesh, control, start time, number of branches and settings; other
+        weights of guidance and other augmentation levels are the same program, so that sweeping them costs none.
         What the devices don't divide is filled up, and what was filled up is left out of the result.
 
         Args:
@@ -167,10 +168,11 @@ class Stage:
             images of the stage before, low_res [B,h,w,3] float32 in [-1, 1].
           keys: [B] PRNG keys, one an image: what an image becomes does not depend on its batch.
           settings: in place of the stage's own.
-          against: what guidance leads away from, by name, in place of the conditions' null, as a negative prompt.
+          against: what guidance leads away from, in place of the conditions' null, as a negative prompt: arrays
+            [B,...] that take the place of what the network sees, by name.
           weak_params: what guidance leads away from in place of the null: the same conditions, other parameters.
-          branches: guidance by these in place of the two that follow from all the above. `conditions`: what takes the
-            place of what is given, by name; None: the null. Their weights take the place of the settings' one.
+          branches: guidance by these in place of the two that follow from all the above. `conditions`: as `against`;
+            None: the null. Their weights take the place of the settings' one, and `params` None is `params`.
           start: in place of pure noise.
           wrappers: of the guided network, the innermost first.
           control: of the network's layers.
@@ -181,8 +183,8 @@ class Stage:
           [B,H,W,3] float32 in [-1, 1].
 
         Raises:
-          InputError: see `noise_levels`; a condition that isn't given, or one that the stage doesn't have; branches
-            whose weights don't have the sum 1; control of a layer that isn't there.
+          InputError: see `noise_levels`; a condition that isn't given, or one that the stage doesn't have, in branches
+            too; branches whose weights don't have the sum 1; control of a layer that isn't there.
           NotFiniteError: a prediction was infinite or not a number, at any step; the message names the image.
         """
         given = inputs.with_defaults(self.conditions, given, count=len(keys), shape=self.shape)
@@ -192,18 +194,23 @@ class Stage:
         if branches is None:
             branches = _branches(settings, against=against, weak_params=weak_params)
         check_weights(branches)
+        seen = inputs.network_shapes(self.conditions, self.shape)["conditions"]
+        for branch in branches:
+            _check_replacement(branch.conditions or {}, seen)
         check_layers(control, self.model, inputs.network_shapes(self.conditions, self.shape))
         time = None if start is None else float(start.time)
+        # Each set of parameters once: by this the compiled program knows which branches share one.
+        others, of_branches = _distinct([params, *(each.params or params for each in branches)])
         batch = divide(
             (given, keys, [each.conditions for each in branches], None if start is None else start.image, wrappers),
             mesh,
         )
         samples = self._compiled(
-            replicate(params, mesh),
             *batch,
             [np.float32(each.weight) for each in branches],
-            replicate([each.params for each in branches], mesh),
+            replicate(others, mesh),
             settings,
+            of_branches=tuple(of_branches),
             start_time=time,
             control=control,
             mesh=mesh,
@@ -214,16 +221,16 @@ class Stage:
 
     def _sample(
         self,
-        params: Params,
         given: Conditions,
         keys: jax.Array,
         others: Sequence[Conditions | None],
         image: jax.Array | None,
         wrappers: Sequence[Wrapper],
         weights: Sequence[jax.Array],
-        branch_params: Sequence[Params | None],
+        params: Sequence[Params],
         settings: SamplingSettings,
         *,
+        of_branches: tuple[int, ...],
         start_time: float | None,
         control: Control | None,
         mesh: Mesh,
@@ -239,9 +246,9 @@ class Stage:
             Branch(
                 weight,
                 inputs.null(self.conditions, seen) if other is None else seen | dict(other),
-                params if own is None else own,
+                params[number],
             )
-            for weight, other, own in zip(weights, others, branch_params, strict=True)
+            for weight, other, number in zip(weights, others, of_branches, strict=True)
         ]
         sampler = partial(find_sampler(settings.sampler).sample, **settings.sampler_settings())
         with entered(control):
@@ -287,6 +294,24 @@ def _branches(
     weight = np.float32(settings.guidance_weight)
     other = Branch(np.float32(1.0) - weight, against, weak_params)
     return [Branch(weight, {}), other if weak_params is None else other._replace(conditions={})]
+
+
+def _check_replacement(conditions: Conditions, seen: Conditions) -> None:
+    for name, array in conditions.items():
+        if name not in seen:
+            raise InputError(f'guidance: the network sees no "{name}"; it sees {", ".join(sorted(seen)) or "nothing"}')
+        if tuple(array.shape[1:]) != tuple(seen[name].shape[1:]):
+            wanted = ",".join(map(str, seen[name].shape[1:]))
+            raise InputError(
+                f'guidance: "{name}" must be [B,{wanted}], as the network sees it (got {list(array.shape)})'
+            )
+
+
+def _distinct(trees: Sequence[Params]) -> tuple[list[Params], list[int]]:
+    """The objects among all of these, each once, and of all but the first which of them it is."""
+    distinct = list({id(tree): tree for tree in trees}.values())
+    places = {id(tree): place for place, tree in enumerate(distinct)}
+    return distinct, [places[id(tree)] for tree in trees[1:]]
 
 
 def _threshold(settings: SamplingSettings) -> Callable[[DenoiseFn], DenoiseFn]:

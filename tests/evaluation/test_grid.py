@@ -25,12 +25,12 @@ def test_points_are_all_combinations_in_the_order_given():
 
 def test_one_value_is_for_all_stages_that_it_is_meant_for():
     (point,) = make_points({"guidance": ["5"], "aug_level": ["0.3"], "steps": ["7"]}, OWN)
-    assert point.overrides == {"guidance": [5.0, 5.0, 5.0], "aug_level": [0.0, 0.3, 0.3], "steps": [7, 7, 7]}
+    assert point.overrides == {"guidance": [5.0, 5.0, 5.0], "aug_level": [None, 0.3, 0.3], "steps": [7, 7, 7]}
 
 
 def test_an_empty_place_keeps_a_stages_own():
     (point,) = make_points({"guidance": ["5/"], "steps": ["/7/"]}, OWN)
-    assert point.overrides == {"guidance": [5.0, 3.0, 4.0], "steps": [256, 7, 256]}
+    assert point.overrides == {"guidance": [5.0, None, None], "steps": [None, 7, None]}
     assert (point.name, point.values["guidance"]) == ("guidance=5_,steps=_7_", [5.0, 3.0, 4.0])
 
 

@@ -33,7 +33,7 @@ def test_slashes_separate_stages_and_colons_numbers(flag: str, text: str, value:
 @pytest.mark.parametrize(
     ("flag", "text", "message"),
     [
-        ("times", "1,0.7", "expected levels falling from 1 (noise) .*; levels are separated by :: --times=1:0.7"),
+        ("times", "1,0.7", "expected levels falling from 1 (noise) .*; numbers are separated by ':', --times=1:0.7"),
         ("times", "0.2:0.7", "expected levels falling from 1 (noise) towards 0 (clean), separated by colons"),
         ("times", "1:nan", "expected levels falling"),
         ("times", "1 0.7", "expected levels falling"),
@@ -47,9 +47,11 @@ def test_slashes_separate_stages_and_colons_numbers(flag: str, text: str, value:
         ("guidance", "nan", "expected a number from 0 to 1,000"),
         ("guidance", "inf", "expected a number"),
         ("guidance", "-1", "expected a number from 0"),
-        ("guidance", "3,1,1", "; slashes separate stages; stages are separated by /: --guidance=3/1/1"),
+        ("guidance", "3,1,1", "; slashes separate stages; stages are separated by '/', --guidance=3/1/1"),
         ("guidance", "", "expected a number"),
         ("guidance", "/", "expected a number"),
+        ("times", "1:0.5,1:0.2", "stages are separated by '/', --times=1:0.5/1:0.2"),
+        ("sampler", "ddim,unipc", "stages are separated by '/', --sampler=ddim/unipc"),
         ("sampler", "plms", 'unknown sampler "plms"; choose from'),
         ("sampler", "", "expected a text that is not empty"),
     ],
@@ -72,6 +74,7 @@ OWN = [1.0, 2.0, 3.0]
         ("guidance_weight", [5.0, 6.0, 7.0], [5.0, 6.0, 7.0]),
         ("guidance_weight", [5.0, None, 7.0], [5.0, 2.0, 7.0]),
         ("guidance_weight", [5.0, None], [5.0, 2.0, 3.0]),
+        ("guidance_weight", [5.0, 6.0, 7.0, None], [5.0, 6.0, 7.0]),
         ("guidance_weight", np.array([5.0, 6.0, 7.0]), [5.0, 6.0, 7.0]),
         # Of super-resolution alone.
         ("aug_level", 0.5, [1.0, 0.5, 0.5]),
@@ -86,7 +89,7 @@ def test_one_value_is_for_all_stages_and_a_list_has_one_a_stage(name: str, value
     assert one_each(name, value, OWN) == expected
 
 
-@pytest.mark.parametrize("value", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [], [1.0, None, None, None]])
+@pytest.mark.parametrize("value", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], [], [1.0, 2.0, 3.0, 4.0, None]])
 def test_a_list_of_another_length_is_an_error(value: list[Any]):
     with pytest.raises(InputError, match=r"one value for all stages, or one for each of the 3 \(got \d\)"):
         one_each("guidance_weight", value, OWN)

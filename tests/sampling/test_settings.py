@@ -60,8 +60,13 @@ def stages(*changes):
             "guidance_interval has no effect without guidance",
         ),
         ("guidance_rescale", {}, {"guidance_weight": 2.0}, "; set that, or leave guidance_rescale out"),
-        ("gamma", {"sampler": "ddim"}, {"sampler": "ddpm"}, 'gamma has no effect without the sampler "ddpm"'),
-        ("eta", {"sampler": "ddpm"}, {"sampler": "ddim"}, 'without the sampler "ddim"'),
+        (
+            "gamma",
+            {"sampler": "ddim"},
+            {"sampler": "ddpm"},
+            'gamma has no effect without a sampler that has it, such as "ddpm"',
+        ),
+        ("eta", {"sampler": "ddpm"}, {"sampler": "ddim"}, 'such as "ddim"'),
         ("threshold_cap", {"threshold": "static"}, {"threshold": "dynamic"}, 'without the threshold "dynamic"'),
         ("threshold_percentile", {"threshold": "none"}, {"threshold": "dynamic"}, 'without the threshold "dynamic"'),
         ("steps", {"times": (1.0, 0.5)}, {}, "steps has no effect where times are given"),
@@ -85,6 +90,7 @@ def test_a_compiled_program_is_the_same_for_other_values_of_what_is_traced_and_f
     weights = [SamplingSettings(guidance_weight=weight, aug_level=level) for weight, level in ((2.0, 0.1), (3.0, 0.2))]
     assert jax.tree.structure(weights[0]) == jax.tree.structure(weights[1])
     assert jax.tree.leaves(weights[1]) == [3.0, 0.2]
+    assert [type(leaf) for leaf in jax.tree.leaves(SamplingSettings(guidance_weight=3, aug_level=0))] == [float, float]
     # Without guidance there is another program, and so there is for every other value.
     assert jax.tree.structure(weights[0]) != jax.tree.structure(SamplingSettings())
     for name, value in {"sampler": "ddim", "num_steps": 8, "gamma": 0.4, "times": (1.0, 0.5)}.items():

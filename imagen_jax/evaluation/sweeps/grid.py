@@ -24,7 +24,7 @@ class Point:
       name: of its folder, such as "guidance=1.35,steps=32".
       label: of its dot in a plot: its values.
       values: flag -> one value for all stages, or a list with one a stage, as it was given.
-      overrides: flag -> one value a stage, of `Cascade.sample`.
+      overrides: flag -> one value a stage, of `Cascade.sample`; None: the stage's own.
     """
 
     name: str
@@ -68,7 +68,8 @@ def make_points(given: Mapping[str, Sequence[str]], own: Sequence[SamplingSettin
                 name=_folder_name(",".join(f"{name}={text}" for name, text in parts.items()) or "default"),
                 label=", ".join(varied or parts.values()) or "default",
                 values={name: values if isinstance(value, list) else value for name, _, value, values in chosen},
-                overrides={name: values for name, *_, values in chosen},
+                # As given: what is a stage's own isn't overridden.
+                overrides={name: one_each(BY_FLAG[name], value, [None] * len(own)) for name, _, value, _ in chosen},
             )
         )
     return points

@@ -118,6 +118,7 @@ class Sweep:
         missing: dict[str, list[int]] = json.loads(found)
         progress = _Progress(sum(map(len, missing.values())))
         for number, point in enumerate(self.points, 1):
+            self._check_settings(point, run(point))
             if hosts.is_first():
                 write_run(self.folder(point), run(point))
             for first in missing[point.name][jax.process_index() :: jax.process_count()]:
@@ -129,6 +130,20 @@ class Sweep:
                 progress.step(place, point.name, state, batches=jax.process_count())
             hosts.gather(point.name)  # they wait for each other
             yield point
+
+    def _check_settings(self, point: Point, run: Run) -> None:
+        """Raises InputError where the point's folder has images of other settings, as of other versions of this code."""
+        path = self.folder(point) / RUN_FILE
+        if not path.is_file():
+            return
+        before, now = read_run(self.folder(point)).settings, json.loads(json.dumps(dict(run.settings)))
+        differing = [size for size in now["settings"] if before.get("settings", {}).get(size) != now["settings"][size]]
+        hosts.gather(point.name)  # before any of them writes
+        if differing:
+            raise InputError(
+                f'"{self.folder(point)}" has images of other settings at {", ".join(differing)} px; choose another --out, '
+                "or delete that folder"
+            )
 
     def score(
         self, point: Point, metrics: Sequence[Metric], samples: Samples, of_real: Mapping[str, Measure]
