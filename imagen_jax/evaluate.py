@@ -131,11 +131,12 @@ def main() -> None:
     hosts.connect()
     hosts.check_equal(shared_flags.flag_values())
     shared: dict[str, Any] = {"crop_to": _CROP_TO.value, "data_dir": _DATA_DIR.value}
-    if _IMAGES.value:
-        measure_images(_IMAGES.value, out, options, **shared)
-    else:
-        _measure_cascade(_CASCADE.value, out, options, **shared)
-    hosts.disconnect()
+    with hosts.noticing_the_lost():
+        if _IMAGES.value:
+            measure_images(_IMAGES.value, out, options, **shared)
+        else:
+            _measure_cascade(_CASCADE.value, out, options, **shared)
+        hosts.disconnect()
 
 
 def _metric_options() -> MetricOptions:
