@@ -41,12 +41,12 @@ _STEPS = flags.DEFINE_integer("steps", 800, "Steps of the whole run.", lower_bou
 
 _DISK_MB = 64
 _DEADLINE_S = 1800.0
-# Lines of the usual log; what the mishap before has damaged; what jax and gloo print where a process of several goes.
+# Lines of the usual log, and what the mishap before has damaged.
 _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
-    r"|[WEF]\d{4} \d\d:|Additional GRPC error|:UNKNOWN:Error|\*\*\* Check failure|@ +0x|<unknown>"
     r"|warning: .* is damaged, and now called|warning: \S*metrics.jsonl: \d+ lines? (is|are) damaged"
 )
+_OURS = re.compile(r"error: |warning: |Traceback")
 _DAMAGED = "is damaged, and now called"
 
 
@@ -96,7 +96,9 @@ class Run:
     def said(self) -> list[str]:
         """The lines of the last start that aren't the usual log, each once: hosts may say the same."""
         lines = [line.strip() for line in self.printed().splitlines() if line.strip()]
-        return list(dict.fromkeys(line for line in lines if not _USUAL.match(line)))
+        # Where a process of several goes, jax and gloo of the others print much that is not ours to change.
+        ours = lines if _HOSTS.value == 1 else [line for line in lines if _OURS.match(line)]
+        return list(dict.fromkeys(line for line in ours if not _USUAL.match(line)))
 
     def checkpoints(self) -> list[int]:
         """Steps of the finished checkpoints, rising."""

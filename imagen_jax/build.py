@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagen_jax.conditions import Condition, LowRes, Text, find_condition, inputs
+from imagen_jax.conditions import Condition, inputs, make_conditions
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
@@ -22,7 +22,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.evaluation.metrics import needs_of
 from imagen_jax.fields import nearest_multiples
 from imagen_jax.models import make_model
-from imagen_jax.models.base import compute_dtype, size_multiple
+from imagen_jax.models.base import check_conditions, compute_dtype, size_multiple
 from imagen_jax.planning.work import Work, count_work
 from imagen_jax.registry import lookup
 from imagen_jax.resolve import resolve
@@ -49,6 +49,9 @@ def check(config: Any) -> None:
         a network that doesn't fit the images.
     """
     _check_model(config)
+    with _named("config.conditions"):
+        shapes = inputs.network_shapes(conditions(config), _trained_shape(config))
+        check_conditions(model(config), shapes["conditions"])
     with _named("config.optimizer"):
         optimizer(config)
     with _named("config.diffusion.schedule"):
@@ -190,10 +193,15 @@ def conditions(config: Any, *, text_width: int = 0, drop: bool = True) -> tuple[
       drop: whether captions are dropped, as in training.
     """
     data, diffusion = config.data, config.diffusion
-    text = Text(data.max_tokens, text_width, drop_rate=diffusion.caption_drop_rate if drop else 0.0)
-    low_res = [LowRes(data.image_size // size, diffusion.max_aug_level) for size in [data.low_res_size] if size]
-    with _named("config.conditions"):
-        return text, *low_res, *map(find_condition, config.conditions)
+    return make_conditions(
+        max_tokens=data.max_tokens,
+        text_width=text_width,
+        image_size=data.image_size,
+        low_res_size=data.low_res_size,
+        drop_rate=diffusion.caption_drop_rate if drop else 0.0,
+        max_aug_level=diffusion.max_aug_level,
+        own=config.conditions,
+    )
 
 
 def from_record(config: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

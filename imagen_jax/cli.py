@@ -21,16 +21,17 @@ from absl import app, logging
 from imagen_jax import flag_parsing, jax_settings, storage
 from imagen_jax.errors import (
     EXIT_BAD_INPUT,
+    EXIT_CRASH,
     EXIT_INTERRUPTED,
     EXIT_NOT_FINITE,
     EXIT_STORAGE,
+    HostLostError,
     InputError,
     NotFiniteError,
     StorageError,
 )
 from imagen_jax.terminal import fit
 
-_EXIT_CRASH = 1
 _LAST_WORDS_S = 1.0
 _XLA_CACHE = "~/.cache/imagen_jax/xla"
 
@@ -77,6 +78,7 @@ def run(main: Callable[..., int | None], *, hands_on: bool = False) -> NoReturn:
 def _report(error: Exception) -> int:
     """Says on stderr what ended a main, and returns the exit code: one line, or a bug's traceback."""
     codes = {InputError: EXIT_BAD_INPUT, StorageError: EXIT_STORAGE, NotFiniteError: EXIT_NOT_FINITE}
+    codes[HostLostError] = EXIT_CRASH
     known = next((code for kind, code in codes.items() if isinstance(error, kind)), None)
     if known is not None:
         _say(f"error: {error}")
@@ -89,7 +91,7 @@ def _report(error: Exception) -> int:
         _say(f"error: {error.strerror}: {error.filename}")
         return EXIT_BAD_INPUT
     traceback.print_exc()
-    return _EXIT_CRASH
+    return EXIT_CRASH
 
 
 def _say(line: str) -> None:
@@ -110,7 +112,7 @@ def _exit(code: Any) -> NoReturn:
         if jax.process_index() == 0:
             # When this one is gone the others are ended too, which may be about to say the same.
             time.sleep(_LAST_WORDS_S)
-        os._exit(code if isinstance(code, int) else _EXIT_CRASH)
+        os._exit(code if isinstance(code, int) else EXIT_CRASH)
     sys.exit(code)
 
 

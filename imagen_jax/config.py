@@ -64,7 +64,7 @@ def base_config() -> Any:
     )
     config.model = ConfigDict(
         {
-            # name: key of models.MODELS; and the network's own attributes, which its docstring explains.
+            # name: key of models.MODELS or import path; and the network's own attributes, which its docstring explains.
             "dtype": "bfloat16",  # of the computation; parameters are float32
             "remat": False,  # recompute activations in the backward pass: less memory, a third more compute
         }
@@ -107,7 +107,7 @@ def base_config() -> Any:
     )
     config.evaluation = ConfigDict(
         {
-            "metrics": (),  # keys of evaluation.metrics.METRICS, of samples in training; (): none
+            "metrics": (),  # keys of evaluation.metrics.METRICS or import paths, of samples in training; (): none
             "every": 10_000,  # steps
             "num_samples": 256,  # captions of the data set, drawn with the seed
             "num_reference": 10_000,  # images of the data set to compare with, at most, drawn with the seed

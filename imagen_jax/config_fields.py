@@ -57,7 +57,11 @@ FIELDS: Mapping[str, Field] = {
         length=(0, 16),
         example='("my_project.conditions:Style",)',
     ),
-    "data.source": Field(str, 'The data set: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT".', is_path=True),
+    "data.source": Field(
+        str,
+        'The data set: "emoji/food:train", "folder/PATH", "tfds/NAME:SPLIT", "my_project.data:open_mine".',
+        is_path=True,
+    ),
     "data.data_dir": _path("Folder where prepared data sets are kept.", filled=True),
     "data.text_store": _path("Folder with the embeddings of the source's captions, by imagen_jax.precompute_text."),
     "data.text_encoder": _path("The text encoder's folder, for prompts that are no captions, and for export."),
@@ -99,7 +103,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "evaluation.metrics": Field(
         str,
-        "Metrics of samples in training, keys of evaluation.metrics.METRICS; (): none.",
+        "Metrics of samples in training, keys of evaluation.metrics.METRICS or import paths; (): none.",
         filled=True,
         length=(0, 100),
         example='("fd_emojicnn", "names")',

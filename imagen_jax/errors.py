@@ -3,6 +3,7 @@
 cli.run prints the message of each as one line, "error: ...", and exits with its code.
 """
 
+EXIT_CRASH = 1
 EXIT_BAD_INPUT = 2
 EXIT_NO_CHECKPOINT = 3
 EXIT_NOT_FINITE = 4
@@ -31,4 +32,12 @@ class NotFiniteError(RuntimeError):
     """Numbers that are infinite or not a number, where none may be (`EXIT_NOT_FINITE`).
 
     The message is one line that says where they were found, and what usually helps.
+    """
+
+
+class HostLostError(RuntimeError):
+    """Another host of the same run has ended, without which this one can't go on; all may be started again.
+
+    The exit code is `EXIT_CRASH`. The message is one line. `training.hosts.describe_lost` tells such failures from
+    others.
     """

@@ -1,6 +1,6 @@
 """Measures samples: of a cascade, over sampling settings, or any folder of images.
 
-python -m imagen_jax.evaluate --cascade=CASCADE --data=emoji/food:train --num_samples=256 --guidance=1,2,4 --out=DIR
+python -m imagen_jax.evaluate --cascade=CASCADE --data=emoji/food:train --num_samples=256 --guidance=1/,2/,4/ --out=DIR
 python -m imagen_jax.evaluate --images=FOLDER --reference=FOLDER|DATA|FILE.npz [--inception_weights=F] --out=DIR
 
 With --cascade each combination of the settings given (values separated by commas, each as `sample` takes it: 3, one a
@@ -130,11 +130,12 @@ def main() -> None:
     hosts.connect()
     hosts.check_equal(shared_flags.flag_values())
     shared: dict[str, Any] = {"crop_to": _CROP_TO.value, "data_dir": _DATA_DIR.value}
-    if _IMAGES.value:
-        measure_images(_IMAGES.value, out, options, **shared)
-    else:
-        _measure_cascade(_CASCADE.value, out, options, **shared)
-    hosts.disconnect()
+    with hosts.noticing_the_lost():
+        if _IMAGES.value:
+            measure_images(_IMAGES.value, out, options, **shared)
+        else:
+            _measure_cascade(_CASCADE.value, out, options, **shared)
+        hosts.disconnect()
 
 
 def _metric_options() -> MetricOptions:
@@ -171,6 +172,7 @@ def _measure_cascade(folder: Path, out: Path, options: MetricOptions, **shared: 
         points=points,
         given=list(_settings_given()),
         fingerprint=cascade_fingerprint(folder, allow_modules=allowed),
+        allow_modules=allowed,
         samples_per_prompt=_PER_PROMPT.value or per_prompt,
         stop_at=_STOP_AT.value,
         seed=_SEED.value,

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -19,10 +19,22 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from imagen_jax.errors import EXIT_INTERRUPTED, InputError
+from imagen_jax.errors import EXIT_INTERRUPTED, HostLostError, InputError
+from imagen_jax.storage import chain
 
 _HEARTBEAT_TIMEOUT_S = 10
 _SHUTDOWN_TIMEOUT_S = 10
+
+# Of jax's coordination service, and of the transports that its collectives have.
+_LOST = (
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "oordination",
+    "Gloo",
+    "onnection reset",
+    "onnection closed",
+    "Broken pipe",
+)
 
 _ADDRESS, _COUNT, _NUMBER = "IMAGEN_COORDINATOR", "IMAGEN_NUM_PROCESSES", "IMAGEN_PROCESS_ID"
 
@@ -68,6 +80,31 @@ def disconnect() -> None:
     """Waits until all hosts have come here, so that none is taken for dead; nothing where this host is alone."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
+
+
+def describe_lost(error: BaseException) -> str | None:
+    """A line on the end of another host, if that is what `error` is, or came from; None for other errors."""
+    if not os.environ.get(_ADDRESS):
+        return None
+    for link in chain(error):
+        message = str(link)
+        if isinstance(link, jax.errors.JaxRuntimeError) and any(word in message for word in _LOST):
+            return (
+                f"another host of this run has ended ({' '.join(message.split())[:100]}); the same command, started "
+                "on all hosts, goes on from the last checkpoint"
+            )
+    return None
+
+
+@contextlib.contextmanager
+def noticing_the_lost() -> Iterator[None]:
+    """Turns the end of another host inside into a `HostLostError`. Other exceptions pass."""
+    try:
+        yield
+    except Exception as error:
+        if reason := describe_lost(error):
+            raise HostLostError(reason) from error
+        raise
 
 
 def is_first() -> bool:

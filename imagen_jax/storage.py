@@ -36,11 +36,13 @@ def describe_failure(error: BaseException) -> str | None:
 
     Looks at the whole chain of causes, and at the messages of libraries that keep only the system's words.
     """
-    for link in _chain(error):
+    # What jax's runtime says of a connection is about another host, not about a disk.
+    links = [link for link in chain(error) if type(link).__name__ != "JaxRuntimeError"]
+    for link in links:
         if isinstance(link, OSError) and link.errno in _FAILURES:
             path = f': "{link.filename}"' if link.filename is not None else ""
             return f"{os.strerror(link.errno)}{path}"
-    for link in _chain(error):
+    for link in links:
         message = str(link)
         for number, words in [*((number, os.strerror(number)) for number in _FAILURES), *_OTHER_WORDS]:
             if words in message:
@@ -126,7 +128,8 @@ def _remember(error: BaseException) -> bool:
     return bool(reason)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and all that it came from."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

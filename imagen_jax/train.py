@@ -53,8 +53,9 @@ def main() -> int:
     """Trains, and returns the exit code."""
     config: Any = _CONFIG.value
     if not _DRY_RUN.value:
-        hosts.connect()
-        hosts.check_equal(_what_must_be_equal(config))
+        with hosts.noticing_the_lost():
+            hosts.connect()
+            hosts.check_equal(_what_must_be_equal(config))
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
     if _DRY_RUN.value:
@@ -63,8 +64,9 @@ def main() -> int:
     if not _WORKDIR.value:
         raise InputError("--workdir is required: the folder for checkpoints, metrics and samples")
     profile_steps = _profile_steps()
-    code = _train(config, _WORKDIR.value, profile_steps)
-    hosts.disconnect()
+    with hosts.noticing_the_lost():
+        code = _train(config, _WORKDIR.value, profile_steps)
+        hosts.disconnect()
     return code
 
 

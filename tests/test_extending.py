@@ -81,8 +81,11 @@ def test_its_condition_is_given_or_its_default_is_taken(cascade_folder):
     np.testing.assert_array_equal(cascade(prompts, given={"mean_colour": np.zeros((2, 3), np.float32)}), plain)
     coloured = cascade(prompts, given={"mean_colour": np.full((2, 3), 0.9, np.float32)})
     assert np.abs(coloured.astype(int) - plain).max() > 0
-    with pytest.raises(InputError, match='"mean_color" is of no condition of any stage; there are: mean_colour, text'):
-        cascade(prompts, given={"mean_color": np.zeros((2, 3), np.float32)})
+    for wrong in ("mean_color", "text_emb"):
+        with pytest.raises(InputError, match=f'"{wrong}" is of no condition of any stage; there are: mean_colour$'):
+            cascade(prompts, given={wrong: np.zeros((2, 3), np.float32)})
+    with pytest.raises(InputError, match=r"one row a prompt, 2 \(got \[3, 3\]\)"):
+        cascade(prompts, given={"mean_colour": np.zeros((3, 3), np.float32)})
 
 
 def test_a_folder_imports_nothing_unless_its_module_is_allowed(cascade_folder, monkeypatch):
@@ -91,6 +94,8 @@ def test_a_folder_imports_nothing_unless_its_module_is_allowed(cascade_folder, m
         load_cascade(cascade_folder)
     with pytest.raises(InputError, match=f"--allow_modules={MODULE}"):
         load_cascade(cascade_folder, allow_modules=["tests"])
+    with pytest.raises(InputError, match=f"--allow_modules={MODULE}"):
+        load_cascade(cascade_folder, allow_modules=f"{MODULE}.more")
     assert MODULE not in sys.modules
     output = run("sample", f"--cascade={cascade_folder}", "--prompt=a", f"--out={cascade_folder}/no", expect=2)
     assert f"--allow_modules={MODULE}" in output and len(output.strip().splitlines()) == 1
@@ -104,7 +109,7 @@ def test_a_folder_imports_nothing_unless_its_module_is_allowed(cascade_folder, m
         (make_model, f"{MODULE}:straight", "is no network, a subclass of flax.linen.Module"),
         (find_sampler, f"{MODULE}:Brightness", "is no diffusion.samplers.Sampler"),
         (find_condition, f"{MODULE}:Brightness", 'has no method "given"'),
-        (find_condition, "MeanColour", "unknown condition"),
+        (find_condition, "MeanColour", "is no condition of your own; expected MODULE:NAME"),
         (
             partial(open_source, data_dir="datasets"),
             f"{MODULE}:COLOURS",

@@ -1,3 +1,4 @@
+import errno
 import io
 import sys
 from pathlib import Path
@@ -6,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from imagen_jax import hosts
-from imagen_jax.errors import InputError
+from imagen_jax import hosts, storage
+from imagen_jax.errors import HostLostError, InputError
 from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer
 from launch.processes import host_environments, run_processes
@@ -105,3 +106,39 @@ def test_an_incomplete_environment_is_a_clear_error(monkeypatch, environment, me
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=message):
         hosts.connect()
+
+
+@pytest.fixture
+def one_of_two(monkeypatch):
+    monkeypatch.setenv("IMAGEN_COORDINATOR", "127.0.0.1:1")
+
+
+RESET = jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo all-reduce failed: Connection reset by peer")
+
+
+def raises_in_a_library():
+    try:
+        raise RESET
+    except RuntimeError as error:
+        raise ValueError("a library's words") from error
+
+
+def test_the_end_of_another_host_is_told_from_a_disks_failure_and_from_a_bug(one_of_two):
+    assert storage.describe_failure(RESET) is None
+    message = r"another host of this run has ended \(.*reset by peer\); the same command"
+    with pytest.raises(HostLostError, match=message), hosts.noticing_the_lost():
+        raises_in_a_library()
+    with pytest.raises(ZeroDivisionError), hosts.noticing_the_lost():
+        raise ZeroDivisionError
+    assert storage.describe_failure(OSError(errno.ECONNRESET, "Connection reset by peer")) is not None
+
+
+def test_a_host_that_is_alone_has_lost_none():
+    assert hosts.describe_lost(RESET) is None
+
+
+def test_a_checkpoint_that_another_hosts_end_interrupts_is_no_mistake_in_the_command(one_of_two, tmp_path):
+    checkpointer = Checkpointer.__new__(Checkpointer)
+    checkpointer._folder = tmp_path
+    with pytest.raises(HostLostError), checkpointer._writing():
+        raise RESET

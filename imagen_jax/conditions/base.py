@@ -18,7 +18,7 @@ class Condition(Protocol):
     The data pipeline, and whoever samples, give some arrays; the condition makes of them those that the network sees.
     `shape` is that of a sample, (H, W, C) for an image, and in training on crops that of a crop.
 
-    Two methods are for those of the user's own, and may be left out:
+    Two methods are for those of the user's own, and must be there:
 
       from_record(record) -> arrays of `given` of one example, from a source's record. For training.
       default(count, shape=shape) -> arrays [count,...] of `given`, taken in sampling where none are given.

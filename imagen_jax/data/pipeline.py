@@ -194,7 +194,8 @@ class _Images:
         if found is None:
             read = self._source[record]
             found = full_image(read["image"], image_size=self._image_size), self._from_record(read)
-            if self._keep:
+            num_bytes = found[0].nbytes + sum(array.nbytes for array in found[1].values())
+            if self._keep and num_bytes * len(self._source) <= CACHE_BYTES:
                 self._kept[record] = found
         return found
 

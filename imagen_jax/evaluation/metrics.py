@@ -171,7 +171,7 @@ def _find(name: str) -> tuple[tuple[str, ...], _OfFeatures | Callable[[Inputs], 
 
 
 def _network(name: str) -> str:
-    made = _find(name)[1]
+    made = METRICS[name][1]
     return made.network if isinstance(made, _OfFeatures) else ""
 
 

@@ -59,8 +59,7 @@ class UNet(nn.Module):
     @nn.nowrap
     def check(self) -> None:
         """Raises InputError where attributes, each in its bounds, don't fit each other."""
-        for name in ("num_blocks", "attention_levels"):
-            check_levels(name, getattr(self, name), self.channel_mults)
+        check_levels("attention_levels", self.attention_levels, self.channel_mults)
         check_pooling(self.channels)
         for level, (mult, has_attention) in enumerate(zip(self.channel_mults, self.attention_levels, strict=True)):
             width, head = mult * self.channels, self.head_channels
@@ -160,8 +159,7 @@ class UNet(nn.Module):
     def _attend(self, h: jax.Array, conditions: Conditions, level: int, name: str) -> jax.Array:
         if not self.attention_levels[level]:
             return h
-        heads = max(1, h.shape[-1] // self.head_channels)
-        attention = ImageTextAttention(heads, dtype=self.dtype, name=name)
+        attention = ImageTextAttention(num_heads(h.shape[-1], self.head_channels), dtype=self.dtype, name=name)
         return attention(h, *text_of(conditions))
 
 

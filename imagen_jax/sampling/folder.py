@@ -7,11 +7,11 @@ CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -213,12 +213,8 @@ def read_stage_config(path: Path, *, allow_modules: Collection[str] = ()) -> Sta
     values = read_json(path, expected=expected, max_bytes=_MAX_CONFIG_BYTES)
     try:
         config = StageConfig(**values)
-        for module, name in named_modules(config).items():
-            if module not in allow_modules:
-                raise InputError(
-                    f'it names "{name}": to have it used, the module {module} is imported, which runs it; if you trust '
-                    f"it, allow that: --allow_modules={module}"
-                )
+        if not_allowed := named_modules(config).keys() - _as_names(allow_modules):
+            return _refuse(path, named_modules(config), min(not_allowed))
         make_stage(config)
         multiple = size_multiple(make_model(**config.model))
         if config.image_size % multiple:
@@ -226,10 +222,28 @@ def read_stage_config(path: Path, *, allow_modules: Collection[str] = ()) -> Sta
                 f"image_size = {config.image_size} can't be halved as often as the network does; expected a multiple "
                 f"of {multiple}"
             )
+    except _NotAllowedError:
+        raise
     except Exception as error:  # a network's own checks may raise any
         reason = " ".join(str(error).split())[:500]
         raise InputError(f'"{path}" is no config of a stage: {reason}') from error
     return config
+
+
+class _NotAllowedError(InputError):
+    """A folder would have a module imported that the caller hasn't allowed."""
+
+
+def _refuse(path: Path, names: Mapping[str, str], module: str) -> NoReturn:
+    raise _NotAllowedError(
+        f'"{path}" names "{names[module]}": to use it, the module {module} is imported, which runs it; if you trust '
+        f"it, allow that: --allow_modules={module} (load_cascade: allow_modules)"
+    )
+
+
+def _as_names(allow_modules: Collection[str]) -> set[str]:
+    # One name alone is a text, in which parts of it are to be found.
+    return {allow_modules} if isinstance(allow_modules, str) else set(allow_modules)
 
 
 def _check_encoder_files(folder: Path, digests: Digests, *, small: bool) -> None:

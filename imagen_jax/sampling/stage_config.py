@@ -8,9 +8,8 @@ from typing import Any, cast
 import jax
 from flax.traverse_util import flatten_dict
 
-from imagen_jax.conditions import Condition, LowRes, Text, find_condition
+from imagen_jax.conditions import Condition, make_conditions
 from imagen_jax.conditions.inputs import network_shapes
-from imagen_jax.data.sources import own_opener
 from imagen_jax.errors import InputError
 from imagen_jax.models import make_model
 from imagen_jax.registry import is_import_path
@@ -115,6 +114,8 @@ def check_network_size(model: Mapping[str, Any]) -> None:
     Raises:
       InputError: a size that no network here has.
     """
+    if is_import_path(model.get("name")):
+        return  # a network of the user's own, which has its own bounds
     levels = model.get("channel_mults", ())
     if isinstance(levels, list | tuple) and len(levels) > _MAX_LEVELS:
         raise InputError(f"model.channel_mults has {len(levels)} levels; expected at most {_MAX_LEVELS}")
@@ -137,7 +138,7 @@ def check_network_size(model: Mapping[str, Any]) -> None:
 
 def named_modules(config: StageConfig) -> dict[str, str]:
     """Returns the modules that a config would have imported, each with the name that says so."""
-    names = [config.model.get("name"), config.sampling.get("sampler"), *config.conditions, own_opener(config.source)]
+    names = [config.model.get("name"), config.sampling.get("sampler"), *config.conditions]
     return {name.partition(":")[0]: name for name in names if isinstance(name, str) and is_import_path(name)}
 
 
@@ -148,7 +149,7 @@ def _show(config: "StageConfig", name: str) -> str:
 def parameter_shapes(config: StageConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shape and dtype of each parameter of a stage's network, by its path such as "conv_in/kernel"."""
     model = make_model(**config.model)
-    inputs = network_shapes(make_conditions(config), sample_shape(config))
+    inputs = network_shapes(conditions_of(config), sample_shape(config))
     shapes = jax.eval_shape(lambda **given: model.init(jax.random.key(0), **given), **inputs)["params"]
     return cast(dict[str, jax.ShapeDtypeStruct], flatten_dict(dict(shapes), sep="/"))
 
@@ -158,18 +159,23 @@ def sample_shape(config: StageConfig) -> tuple[int, ...]:
     return config.image_size, config.image_size, 3
 
 
-def make_conditions(config: StageConfig) -> tuple[Condition, ...]:
+def conditions_of(config: StageConfig) -> tuple[Condition, ...]:
     """Returns what the network of a stage is told."""
-    text = Text(max_tokens=config.max_tokens, width=config.text_width)
-    low_res = [LowRes(config.image_size // size, config.max_aug_level) for size in [config.low_res_size] if size]
-    return text, *low_res, *map(find_condition, config.conditions)
+    return make_conditions(
+        max_tokens=config.max_tokens,
+        text_width=config.text_width,
+        image_size=config.image_size,
+        low_res_size=config.low_res_size,
+        max_aug_level=config.max_aug_level,
+        own=config.conditions,
+    )
 
 
 def make_stage(config: StageConfig) -> Stage:
     """The `Stage` that a config describes."""
     return Stage(
         make_model(**config.model),
-        conditions=make_conditions(config),
+        conditions=conditions_of(config),
         shape=sample_shape(config),
         schedule=config.schedule,
         prediction=config.prediction,

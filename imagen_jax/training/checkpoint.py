@@ -18,7 +18,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from imagen_jax import hosts, storage
-from imagen_jax.errors import InputError, StorageError
+from imagen_jax.errors import HostLostError, InputError, StorageError
 from imagen_jax.files import sync_folder
 from imagen_jax.training.digest import DIGEST_VERSION, differing, digest
 from imagen_jax.training.state import TrainState
@@ -181,6 +181,8 @@ class Checkpointer:
             yield
         except Exception as error:  # of every class, and some of them only at the next save
             # A disk that is taken away leaves no folder, and then every error there is.
+            if lost := hosts.describe_lost(error):
+                raise HostLostError(lost) from error
             failure = storage.describe_failure(error) or ("" if self._folder.is_dir() else "it is gone")
             again = "run the same command again: it goes on from the last whole checkpoint"
             where = f'can\'t write checkpoints to "{self._folder}"'

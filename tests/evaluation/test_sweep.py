@@ -248,3 +248,14 @@ def test_progress_fits_into_a_line_of_a_terminal(name):
     assert len(line) < 80
     assert line.startswith("point 11 of 128, ") and line.endswith(": 30000 of 30000 images; 1234.5 minutes left")
     assert name in line or (name[:5] in line and "..." in line and name[-3:] in line)
+
+
+def test_a_point_that_has_images_of_other_settings_is_refused(tmp_path):
+    def run(weight):
+        return lambda point: Run(point.name, PROMPTS, 1, 4, {"settings": {"4": {"guidance_weight": weight}}})
+
+    sweep = make(tmp_path, POINTS[:1])
+    for _ in range(2):
+        assert list(sweep.sample(Sampler(), run(1.0))) == POINTS[:1]
+    with pytest.raises(InputError, match='guidance=1" has images of other settings at 4 px; choose another'):
+        list(sweep.sample(Sampler(), run(2.0)))

@@ -1,5 +1,6 @@
 """Every argument of `Cascade.sample` is checked, before anything is read or compiled."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,10 @@ def test_each_stage_is_said_with_what_comes_next(cascade, caplog):
         caplog.clear()
         cascade.sample(texts().take([0]), stop_at=8)
     assert not caplog.records
+
+
+def test_a_number_of_steps_takes_the_place_of_times_where_it_is_given_and_nowhere_else():
+    timed = [dataclasses.replace(config, sampling={"times": [1.0, 0.5]}) for config in CONFIGS]
+    cascade = Cascade(timed, [{}, {}], no_encoder)
+    for given, expected in (({"steps": [4, None]}, [(), (1.0, 0.5)]), ({"spacing": "karras"}, [(), ()])):
+        assert [each.times for each in cascade.settings(**given)] == expected

@@ -64,7 +64,7 @@ def stages(*changes):
             "gamma",
             {"sampler": "ddim"},
             {"sampler": "ddpm"},
-            'gamma has no effect without a sampler that has it, such as "ddpm"',
+            "gamma has no effect without a sampler that has it",
         ),
         ("eta", {"sampler": "ddpm"}, {"sampler": "ddim"}, 'such as "ddim"'),
         ("threshold_cap", {"threshold": "static"}, {"threshold": "dynamic"}, 'without the threshold "dynamic"'),

@@ -356,3 +356,28 @@ def test_a_stage_may_draw_other_shapes_than_square_images():
     x = stage.sample({}, {}, keys=jax.random.split(jax.random.key(0), 3))
     assert x.shape == (3, 4, 8, 8, 2)
     np.testing.assert_allclose(x, 0.5, atol=1e-6)
+
+
+def test_what_guidance_leads_away_from_must_be_what_the_network_sees():
+    with pytest.raises(InputError, match='the network sees no "text_embb"; it sees text_emb, text_mask'):
+        sample(make_stage(guidance_weight=3.0), against={"text_embb": jnp.zeros((2, 3, 4))})
+    with pytest.raises(InputError, match=r'"text_emb" must be \[B,3,4\], as the network sees it \(got \[2, 3, 5\]\)'):
+        sample(make_stage(guidance_weight=3.0), against={"text_emb": jnp.zeros((2, 3, 5))})
+
+
+def test_branches_of_the_same_parameters_are_one_evaluation():
+    class Sizes(MeanOfText):
+        def __init__(self):
+            self.sizes = set()
+
+        def _count(self, batch):
+            self.sizes.add(len(batch))
+
+    weak = {"strength": jnp.float32(0.5)}
+    stage = stage_of(Sizes(), settings=SamplingSettings(num_steps=2, threshold="none"))
+    branches = [Branch(3.0, {}), Branch(-1.0, {}, weak), Branch(-1.0, None, weak)]
+    x = sample(stage, {"strength": jnp.float32(1.0)}, branches=branches)
+    jax.effects_barrier()
+    network: Any = stage.model
+    assert network.sizes == {2, 4}
+    np.testing.assert_allclose(x, 3.0 * 0.25 - 0.5 * 0.25, atol=1e-6)

@@ -40,9 +40,9 @@ def open_source(spec: str, *, data_dir: str) -> Source:
     data_dir = str(user_path(data_dir))
     if named_folder(spec) is not None:
         return open_folder(f"folder/{spec}", data_dir)
-    if own_opener(spec):
-        return _find_opener(own_opener(spec))(spec, data_dir)
     kind = _kind(spec)
+    if own_opener(spec):
+        return _open_own(own_opener(spec), spec, data_dir)
     if kind not in SOURCES:
         raise InputError(
             f'"{spec}" is neither a folder that is there nor a data set ({", ".join(SOURCES)}).'
@@ -57,11 +57,23 @@ def own_opener(spec: str) -> str:
     return path if _kind(spec) not in SOURCES and is_import_path(path) else ""
 
 
-def _find_opener(path: str) -> Callable[[str, str], Source]:
-    opener = find(SOURCES, path, what="data set")
+def _open_own(path: str, spec: str, data_dir: str) -> Source:
+    try:
+        opener = find(SOURCES, path, what="data set")
+    except InputError as error:
+        raise InputError(f"{error}{did_you_mean(_kind(spec), SOURCES)}") from error
+    wrong = f'"{path}" is no function that opens a data set, (spec, data_dir) -> Source'
     if not callable(opener):
-        raise InputError(f'"{path}" is no function that opens a data set, (spec, data_dir) -> Source')
-    return opener
+        raise InputError(wrong)
+    try:
+        source = opener(spec, data_dir)
+    except InputError:
+        raise
+    except Exception as error:  # the caller's own code, of every class
+        raise InputError(f"{wrong}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    if not all(hasattr(source, name) for name in ("spec", "fingerprint", "captions", "__len__", "__getitem__")):
+        raise InputError(f"{wrong} (it returns {source!r:.80})")
+    return source
 
 
 def named_folder(spec: str) -> Path | None:

@@ -1,13 +1,13 @@
 """Measuring samples of a cascade over sampling settings: a sweep, from its prompts to its table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from imagen_jax import hosts
-from imagen_jax.data.sources import Source, open_source
+from imagen_jax.data.sources import Source, open_source, own_opener
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.base import Samples, measure
 from imagen_jax.evaluation.data_images import Searchable, SourceImages, names_of
@@ -35,6 +35,7 @@ def measure_cascade(
     points: Sequence[Point],
     given: Sequence[str],
     fingerprint: str,
+    allow_modules: Collection[str] = (),
     samples_per_prompt: int,
     stop_at: int | None,
     seed: int,
@@ -54,6 +55,7 @@ def measure_cascade(
       points: the settings.
       given: names of the settings that the user has given, which must have an effect.
       fingerprint: of the cascade: see `cascade_fingerprint`.
+      allow_modules: see `load_cascade`; here of the module that has the data set it was trained on.
       samples_per_prompt, stop_at, seed, encoder_dtype: see `CascadeSamples`.
       batch_size, devices: see `Cascade.sample`; nothing of this changes an image.
       crop_to: of the reference folder's images, see `open_reference`.
@@ -86,7 +88,7 @@ def measure_cascade(
     reference = open_reference(
         options.reference or data, image_size=size, shape=(size, size, 3), crop_to=crop_to, data_dir=data_dir
     )
-    search = _searched(options.training, cascade, data_dir=data_dir)
+    search = _searched(options.training, cascade, data_dir=data_dir, allow_modules=allow_modules)
     inputs = Inputs(
         reference=reference,
         prompts=True,
@@ -135,9 +137,19 @@ def _real(source: Source, samples: CascadeSamples) -> Samples:
     return Samples(images, prompts=samples.prompts, names=names_of(source, indices))
 
 
-def _searched(training: str | None, cascade: Cascade, *, data_dir: Path) -> Searchable | None:
+def _searched(
+    training: str | None, cascade: Cascade, *, data_dir: Path, allow_modules: Collection[str]
+) -> Searchable | None:
     """The training images at the base's size, where they are at hand."""
     spec = training or cascade.configs[0].source
+    module = own_opener(spec).partition(":")[0]
+    if module and not training and module not in allow_modules:
+        logging.warning(
+            "no search for copies and names: the cascade's data set is opened by the module %s, which runs it; "
+            "allow that with --allow_modules=%s",
+            module, module,
+        )  # fmt: skip
+        return None
     try:
         source = open_source(spec, data_dir=str(data_dir))
         return Searchable(source, image_size=cascade.configs[0].image_size)

@@ -29,7 +29,7 @@ from imagen_jax.evaluation.base import Measure, Metric, Samples, measure
 from imagen_jax.evaluation.bounds import check_count
 from imagen_jax.evaluation.image_folder import ImageFolder
 from imagen_jax.evaluation.output_folders import POINTS, SWEEP_FILE
-from imagen_jax.evaluation.pages.run_folder import Run, image_path, write_run
+from imagen_jax.evaluation.pages.run_folder import RUN_FILE, Run, image_path, read_run, write_run
 from imagen_jax.evaluation.sweeps.grid import Point
 from imagen_jax.files import read_json, write_bytes, write_json
 from imagen_jax.json_values import WrongValue, get_list, get_number, get_object, is_text, shown
@@ -132,17 +132,19 @@ class Sweep:
             yield point
 
     def _check_settings(self, point: Point, run: Run) -> None:
-        """Raises InputError where the point's folder has images of other settings, as of other versions of this code."""
+        """Raises InputError where the point's folder has images of other settings, as another version may have had."""
         path = self.folder(point) / RUN_FILE
         if not path.is_file():
             return
         before, now = read_run(self.folder(point)).settings, json.loads(json.dumps(dict(run.settings)))
-        differing = [size for size in now["settings"] if before.get("settings", {}).get(size) != now["settings"][size]]
+        differing = [
+            size for size, own in now.get("settings", {}).items() if before.get("settings", {}).get(size) != own
+        ]
         hosts.gather(point.name)  # before any of them writes
         if differing:
             raise InputError(
-                f'"{self.folder(point)}" has images of other settings at {", ".join(differing)} px; choose another --out, '
-                "or delete that folder"
+                f'"{self.folder(point)}" has images of other settings at {", ".join(differing)} px; choose another '
+                "--out, or delete that folder"
             )
 
     def score(
