@@ -124,21 +124,22 @@ def test_a_batch_that_the_parts_do_not_divide_names_both_fields_and_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("name", "num_blocks", "nearest"),
+    ("name", "num_blocks", "attention", "nearest"),
     # Three levels: the U-Net halves twice, the Efficient U-Net three times.
     [
-        ("unet", 2, "multiples of 4, such as 60 or 64"),
-        ("efficient_unet", (1, 1, 1), "multiples of 8, such as 56 or 64"),
+        ("unet", 2, {"attention_levels": (False,) * 3}, "multiples of 4, such as 60 or 64"),
+        ("efficient_unet", (1, 1, 1), {"attention": ("none",) * 3}, "multiples of 8, such as 56 or 64"),
     ],
 )
-def test_an_image_that_cannot_be_halved_names_the_sizes_it_can_take(name: str, num_blocks: Any, nearest: str):
-    message = error_of(
-        num_devices=1,
-        model__name=name,
-        model__num_blocks=num_blocks,
-        data__image_size=63,
-        data__low_res_size=21,
-    )
+def test_an_image_that_cannot_be_halved_names_the_sizes_it_can_take(
+    name: str, num_blocks: Any, attention: Any, nearest: str
+):
+    config = make_config(data__image_size=63, data__low_res_size=21)
+    config.model = {"name": name, "channels": 16, "channel_mults": (1, 2, 4), "num_blocks": num_blocks} | attention
+    config.model.update(dtype="float32", remat=False)
+    with pytest.raises(InputError) as error:
+        build.check(config)
+    message = str(error.value)
     assert "config.data.image_size = 63" in message
     assert nearest in message
 
@@ -152,7 +153,7 @@ def test_an_image_that_cannot_be_halved_names_the_sizes_it_can_take(name: str, n
         ({"data__crop_size": 20}, ["crop_size = 20", "16 or 24"]),
         ({"data__crop_size": 32, "data__low_res_size": 0}, ["crop_size = 32", "low_res_size = 0"]),
         ({"sampling__aug_level": 0.8}, ["aug_level = 0.8", "max_aug_level = 0.5"]),
-        ({"model__num_blocks": (1, 1)}, ["num_blocks = (1, 1) has 2", "channel_mults = (1, 2, 4) has 3"]),
+        ({"model__num_blocks": (1, 1)}, ["num_blocks = (1, 1) has 2", "channel_mults has 3"]),
         ({"optimizer__warmup_steps": 200}, ["warmup_steps = 200", "decay_steps = 100"]),
     ],
 )

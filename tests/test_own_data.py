@@ -125,7 +125,7 @@ def test_from_pictures_to_a_sampled_cascade_and_a_sweep_by_the_pages_commands(do
     with Image.open(done.folder / "own" / "samples" / "000_64.png") as picture:
         assert picture.size == (64, 64)
     rows = list(csv.DictReader((done.folder / "own" / "sweep" / "results.csv").read_text("utf-8").splitlines()))
-    assert [row["guidance"] for row in rows] == ["1.0", "2.0", "4.0"]
+    assert [row["guidance"] for row in rows] == ["1.0 1.0", "2.0 1.0", "4.0 1.0"]
     assert all(0 <= float(row["memorised_share"]) <= 1 and float(row["consistency_64"]) >= 0 for row in rows)
 
 

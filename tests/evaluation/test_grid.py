@@ -32,6 +32,7 @@ def test_an_empty_place_keeps_a_stages_own():
     (point,) = make_points({"guidance": ["5/"], "steps": ["/7/"]}, OWN)
     assert point.overrides == {"guidance": [5.0, None, None], "steps": [None, 7, None]}
     assert (point.name, point.values["guidance"]) == ("guidance=5_,steps=_7_", [5.0, 3.0, 4.0])
+    assert [each.label for each in make_points({"guidance": ["5/", "3/1/1"]}, OWN)] == ["5", "3/1/1"]
 
 
 def test_slashes_give_each_stage_its_own():

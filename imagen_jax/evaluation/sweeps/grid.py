@@ -62,11 +62,13 @@ def make_points(given: Mapping[str, Sequence[str]], own: Sequence[SamplingSettin
         raise InputError(f"{num_points:,} combinations of settings; expected {_MOST_POINTS:,} points at most")
     for chosen in itertools.product(*choices):
         parts = {name: text.replace("/", "_") for name, text, *_ in chosen}
-        varied = [parts[name] for name in parts if len(given[name]) > 1]
+        # What follows a last slash is the stages' own in all points.
+        labels = {name: text.removesuffix("/") for name, text, *_ in chosen}
+        varied = [labels[name] for name in labels if len(given[name]) > 1]
         points.append(
             Point(
                 name=_folder_name(",".join(f"{name}={text}" for name, text in parts.items()) or "default"),
-                label=", ".join(varied or parts.values()) or "default",
+                label=", ".join(varied or labels.values()) or "default",
                 values={name: values if isinstance(value, list) else value for name, _, value, values in chosen},
                 # As given: what is a stage's own isn't overridden.
                 overrides={name: one_each(BY_FLAG[name], value, [None] * len(own)) for name, _, value, _ in chosen},
