@@ -151,12 +151,12 @@ def open_text_store(config: Any) -> TextStore:
 
 
 def model(config: Any) -> nn.Module:
-    """The network of `config.model`."""
+    """Makes the network of `config.model`."""
     return make_model(**config.model.to_dict())
 
 
 def optimizer(config: Any) -> optax.GradientTransformation:
-    """The optimizer of `config.optimizer`."""
+    """Makes the optimizer of `config.optimizer`."""
     return make_optimizer(**resolve(config).optimizer.to_dict())
 
 
@@ -186,7 +186,7 @@ def loss_fn(config: Any, *, drop: bool = True) -> LossFn:
 
 
 def conditions(config: Any, *, text_width: int = 0, drop: bool = True) -> tuple[Condition, ...]:
-    """What the network of a config is told.
+    """Makes the conditions of a config, which say what its network is told.
 
     Args:
       text_width: D of the texts, which only shapes depend on.
@@ -249,7 +249,7 @@ def text_width(config: Any) -> tuple[int, str]:
 
 
 def work(config: Any, *, text_width: int) -> Work:
-    """What a step of a config has to do, counted from shapes."""
+    """Counts from shapes what a step of a config has to do."""
     params = jax.eval_shape(create(config, text_width=text_width), jax.random.key(0)).params
     return count_work(loss_fn(config), params, batch_shapes(config, text_width=text_width))
 

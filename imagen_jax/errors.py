@@ -38,6 +38,5 @@ class NotFiniteError(RuntimeError):
 class HostLostError(RuntimeError):
     """Another host of the same run has ended, without which this one can't go on; all may be started again.
 
-    The exit code is `EXIT_CRASH`. The message is one line. `training.hosts.describe_lost` tells such failures from
-    others.
+    The exit code is `EXIT_CRASH`. The message is one line. `hosts.describe_lost` tells such failures from others.
     """

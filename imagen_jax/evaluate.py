@@ -127,10 +127,10 @@ def main() -> None:
     if _IMAGES.value and misplaced:
         raise InputError(f"--{misplaced[0]} is for --cascade, and --images has nothing to sample; leave it out")
     options = _metric_options()
-    hosts.connect()
-    hosts.check_equal(shared_flags.flag_values())
     shared: dict[str, Any] = {"crop_to": _CROP_TO.value, "data_dir": _DATA_DIR.value}
     with hosts.noticing_the_lost():
+        hosts.connect()
+        hosts.check_equal(shared_flags.flag_values())
         if _IMAGES.value:
             measure_images(_IMAGES.value, out, options, **shared)
         else:
