@@ -55,15 +55,19 @@ class Run:
 
     def __init__(self, folder: Path, name: str, chance: random.Random):
         """Prepares the run called `name`, whose data `_prepare` has put into `folder`."""
-        self.folder, self.workdir, self._log, self._chance = folder, folder / name, folder / f"{name}.log", chance
+        self.folder, self.workdir, self._chance = folder, folder / name, chance
+        self._logs = [folder / f"{name}_{host}.log" for host in range(_HOSTS.value)]
         self.start_up_s = 30.0
 
     def start(self, num_steps: int = 0) -> list[subprocess.Popen[Any]]:
-        """Starts the command, on all hosts, for --steps steps; what it prints goes to a log that is emptied first."""
+        """Starts the command, on all hosts, for --steps steps; what each prints goes to a log that is emptied first."""
         command = _train(self.folder, self.workdir, num_steps or _STEPS.value)
         environments = [{}] if _HOSTS.value == 1 else host_environments(_HOSTS.value, 1)
-        with self._log.open("wb") as log:
-            return [subprocess.Popen(command, env=os.environ | host, stdout=log, stderr=log) for host in environments]
+        processes = []
+        for environment, path in zip(environments, self._logs, strict=True):
+            with path.open("wb") as log:
+                processes.append(subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log))
+        return processes
 
     def wait(self, processes: list[subprocess.Popen[Any]]) -> int:
         """Returns the first exit code that isn't 0; a host that has lost the others ends by itself."""
@@ -90,15 +94,18 @@ class Run:
         return max((int(line["step"]) for line in lines), default=0)
 
     def printed(self) -> str:
-        """All that the last start printed."""
-        return self._log.read_text(errors="replace")
+        """All that the last start printed, on all hosts."""
+        return "".join(path.read_text(errors="replace") for path in self._logs)
 
-    def said(self) -> list[str]:
-        """The lines of the last start that aren't the usual log, each once: hosts may say the same."""
-        lines = [line.strip() for line in self.printed().splitlines() if line.strip()]
-        # Where a process of several goes, jax and gloo of the others print much that is not ours to change.
-        ours = lines if _HOSTS.value == 1 else [line for line in lines if _OURS.match(line)]
-        return list(dict.fromkeys(line for line in ours if not _USUAL.match(line)))
+    def said(self) -> list[list[str]]:
+        """The lines of the last start that aren't the usual log: a list for each host."""
+        said = []
+        for path in self._logs:
+            lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+            # Where a process of several goes, jax and gloo of the others print much that is not ours to change.
+            ours = lines if _HOSTS.value == 1 else [line for line in lines if _OURS.match(line)]
+            said.append([line for line in ours if not _USUAL.match(line)])
+        return said
 
     def checkpoints(self) -> list[int]:
         """Steps of the finished checkpoints, rising."""
@@ -147,8 +154,10 @@ def _compare(run: Run, straight: Run, kind: str, count: int, happen: Callable[[R
         for number in range(1, count + 1):
             before = happen(run, chance)
             said = run.said()
-            loud += len(said) > 1 or any("Traceback" in line for line in said)
-            print(f"{kind} {number}: {before}; said: {' / '.join(said) or 'nothing'}", flush=True)
+            lines = [line for host in said for line in host]
+            loud += any(len(host) > 1 for host in said) or any("Traceback" in line for line in lines)
+            # Hosts may say the same, which is printed once.
+            print(f"{kind} {number}: {before}; said: {' / '.join(dict.fromkeys(lines)) or 'nothing'}", flush=True)
             if run.steps() >= _STEPS.value:
                 print(f"{kind}: the run had ended; take more --steps", flush=True)
                 break
@@ -160,7 +169,8 @@ def _compare(run: Run, straight: Run, kind: str, count: int, happen: Callable[[R
             subprocess.run(["umount", "--lazy", str(run.workdir)], check=False)
     print(
         f"{kind}: {len(a['digests'])} arrays and {len(a['losses'])} losses are "
-        f"{'equal' if len(same) == len(a) else f'DIFFERENT, but for {same}'}; {loud} were said in more than one line",
+        f"{'equal' if len(same) == len(a) else f'DIFFERENT, but for {same}'}; "
+        f"{loud} were said by a host in more than one line",
         flush=True,
     )
     return len(same) == len(a) and not loud
