@@ -46,7 +46,7 @@ _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
     r"|warning: .* is damaged, and now called|warning: \S*metrics.jsonl: \d+ lines? (is|are) damaged"
 )
-_OURS = re.compile(r"error: |warning: |Traceback")
+_OURS = re.compile(r"error: |warning: |Traceback|Fatal Python error|\*\*\* ")
 _DAMAGED = "is damaged, and now called"
 
 
@@ -70,8 +70,12 @@ class Run:
         return processes
 
     def wait(self, processes: list[subprocess.Popen[Any]]) -> int:
-        """Returns the first exit code that isn't 0; a host that has lost the others ends by itself."""
+        """Returns a full disk's exit code if a host has it, or the first that isn't 0 or of a kill.
+
+        A host that has lost the others ends by itself.
+        """
         codes = [process.wait(timeout=_DEADLINE_S) for process in processes]
+        codes.sort(key=lambda code: code != EXIT_STORAGE)
         return next((code for code in codes if code and code != -signal.SIGKILL), 0)
 
     def finish(self, num_steps: int = 0) -> None:
@@ -196,7 +200,8 @@ def _fill_the_disk(run: Run, chance: random.Random) -> str:
             pass
     code = run.wait(processes)
     filler.unlink()
-    assert code in (0, EXIT_STORAGE), (code, run.printed())
+    if code not in (0, EXIT_STORAGE):
+        sys.exit(f"{run.printed()}\nexit code {code}, where the disk was full")
     return f"full after {moment:.1f} s, exit code {code} {_cost(run)}"
 
 

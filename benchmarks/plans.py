@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags, logging
 
 from benchmarks import plans_report
@@ -60,10 +59,10 @@ def main() -> int:
 def _measure(name: str, topology_name: str, strategy: str) -> dict[str, Any]:
     config, topology = CONFIGS[name].get_config(), parse_topology(topology_name)
     width, _ = build.text_width(config)
-    state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
+    state, frozen = build.shapes(config, text_width=width)
     batch = build.batch_shapes(config, text_width=width)
     work = build.work(config, text_width=width)
-    compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, batch)
+    compiled = compile_step(strategy, build.step(config, platform="tpu"), topology, state, frozen, batch)
     return {
         "config": name,
         "topology": topology.name,

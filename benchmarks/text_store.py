@@ -120,7 +120,7 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
     """Of one device, with its batches ready."""
     devices = jax.local_devices()[:1]
     create = build.create(config, text_width=store.width)
-    state = parallel.replicate(jax.jit(create)(jax.random.key(0)), devices)
+    state = parallel.replicate(jax.jit(create)(jax.random.key(0))[0], devices)
     on_device = parallel.parallelise("pmap", build.step(config), devices, state)
     dataset = make_dataset(
         source,
@@ -137,7 +137,7 @@ def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
 
     def run() -> None:
         nonlocal state
-        state, _ = on_device.step(state, batches[next(numbers) % len(batches)], jax.random.key(1))
+        state, _ = on_device.step(state, {}, batches[next(numbers) % len(batches)], jax.random.key(1))
         jax.block_until_ready(state)
 
     return _median_seconds(run)

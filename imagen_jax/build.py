@@ -19,7 +19,6 @@ from imagen_jax.data.text_store import TextStore
 from imagen_jax.diffusion.objective import PLAIN, TARGETS, WEIGHTINGS
 from imagen_jax.diffusion.schedules import Schedule, make_schedule
 from imagen_jax.errors import InputError
-from imagen_jax.evaluation.metrics import needs_of
 from imagen_jax.fields import nearest_multiples
 from imagen_jax.models import make_model
 from imagen_jax.models.base import check_conditions, compute_dtype, size_multiple
@@ -31,8 +30,10 @@ from imagen_jax.sampling.settings import SamplingSettings
 from imagen_jax.sampling.stage import Stage
 from imagen_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from imagen_jax.training.parallel import STRATEGIES
-from imagen_jax.training.state import create_state
-from imagen_jax.training.step import LossFn, make_loss_fn, train_step
+from imagen_jax.training.state import TrainState, create_state
+from imagen_jax.training.step import StepSettings, train_step
+from imagen_jax.training.tasks import Diffusion, Task
+from imagen_jax.types import Params
 
 # Of one example beside another: chosen by us, far above what any useful weighting reaches.
 _MAX_WEIGHT = 1e3
@@ -49,28 +50,25 @@ def check(config: Any) -> None:
         a network that doesn't fit the images.
     """
     _check_model(config)
-    with _named("config.conditions"):
+    with named("config.conditions"):
         shapes = inputs.network_shapes(conditions(config), _trained_shape(config))
         check_conditions(model(config), shapes["conditions"])
-    with _named("config.optimizer"):
+    with named("config.optimizer"):
         optimizer(config)
-    with _named("config.diffusion.schedule"):
+    with named("config.diffusion.schedule"):
         schedule(config)
-    with _named("config.diffusion.prediction"):
+    with named("config.diffusion.prediction"):
         lookup(TARGETS, config.diffusion.prediction, what="prediction type")
-    with _named("config.diffusion.weighting"):
+    with named("config.diffusion.weighting"):
         lookup(WEIGHTINGS, config.diffusion.weighting, what="loss weighting")
-    with _named("config.train.strategy"):
+    with named("config.train.strategy"):
         lookup(STRATEGIES, config.train.strategy, what="strategy")
-    for name in metric_names(config):
-        with _named("config.evaluation.metrics"):
-            needs_of(name)
     _check_sampling(config)
     _check_weights(prediction=config.diffusion.prediction, weighting=config.diffusion.weighting)
 
 
 @contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
+def named(path: str) -> Iterator[None]:
     """Says of an InputError inside which field it is about."""
     try:
         yield
@@ -79,7 +77,7 @@ def _named(path: str) -> Iterator[None]:
 
 
 def _check_model(config: Any) -> None:
-    with _named("config.model"):
+    with named("config.model"):
         network: Any = model(config)
     multiple = size_multiple(network)
     for name in ("image_size", "crop_size"):
@@ -103,7 +101,7 @@ def _check_model(config: Any) -> None:
 
 
 def _check_sampling(config: Any) -> None:
-    with _named("config.sampling"):
+    with named("config.sampling"):
         stage = Stage(
             model(config),
             conditions=conditions(config),
@@ -173,15 +171,21 @@ def schedule(config: Any) -> Schedule:
     return make_schedule(config.diffusion.schedule, image_size=config.data.image_size)
 
 
-def loss_fn(config: Any, *, drop: bool = True) -> LossFn:
-    """The loss of `config.diffusion` for the network of `config.model`; `drop`: as of `conditions`."""
+def task(config: Any, *, text_width: int = 0, drop: bool = True) -> Task:
+    """Makes what a config has learned: its network denoises, with the loss of `config.diffusion`.
+
+    Args:
+      text_width, drop: as of `conditions`.
+    """
     diffusion = config.diffusion
-    return make_loss_fn(
+    return Diffusion(
         model(config),
-        conditions=conditions(config, drop=drop),
+        conditions=conditions(config, text_width=text_width, drop=drop),
+        shape=_trained_shape(config),
         schedule=schedule(config),
         prediction=diffusion.prediction,
         weighting=diffusion.weighting,
+        trainable=config.train.trainable,
     )
 
 
@@ -216,21 +220,23 @@ def _trained_shape(config: Any) -> tuple[int, ...]:
 
 
 def step(config: Any, *, platform: str | None = None) -> Any:
-    """`train_step(state, batch, key, axis_name=...)` of a config, for `training.parallel`.
+    """Makes `train_step(state, frozen, batch, key, placement=...)` of a config, for `training.parallel`.
 
     Args:
       platform: of the devices that it is for, "cpu", "gpu" or "tpu"; None: of jax's default ones.
     """
     return partial(
         train_step,
-        loss_fn=loss_fn(config),
+        task=task(config),
         optimizer=optimizer(config),
-        ema_decay=config.ema_decay,
-        learning_rate=learning_rate(config),
-        stratified_times=config.diffusion.stratified_times,
-        accumulate_steps=config.train.accumulate_steps,
-        unroll=(platform or jax.default_backend()) == "cpu",
-        compute_dtype=compute_dtype(model(config)),
+        settings=StepSettings(
+            ema_decay=config.ema_decay,
+            learning_rate=learning_rate(config),
+            stratified_times=config.diffusion.stratified_times,
+            accumulate_steps=config.train.accumulate_steps,
+            unroll=(platform or jax.default_backend()) == "cpu",
+            compute_dtype=compute_dtype(model(config)),
+        ),
     )
 
 
@@ -250,14 +256,26 @@ def text_width(config: Any) -> tuple[int, str]:
 
 def work(config: Any, *, text_width: int) -> Work:
     """Counts from shapes what a step of a config has to do."""
-    params = jax.eval_shape(create(config, text_width=text_width), jax.random.key(0)).params
-    return count_work(loss_fn(config), params, batch_shapes(config, text_width=text_width))
+    state, frozen = shapes(config, text_width=text_width)
+    return count_work(task(config), state.params, frozen, batch_shapes(config, text_width=text_width))
 
 
-def create(config: Any, *, text_width: int) -> Any:
-    """`create(key)` -> a fresh TrainState; for `jax.jit`, or for `jax.eval_shape`, which needs no memory."""
-    shapes = inputs.network_shapes(conditions(config, text_width=text_width), _trained_shape(config))
-    return lambda key: create_state(model(config), optimizer(config), key, shapes)
+def create(config: Any, *, text_width: int) -> Callable[..., tuple[TrainState, Params]]:
+    """Makes `create(key, start=None)` -> a fresh state and the frozen parameters: see `training.state.create_state`.
+
+    For `jax.jit`; `shapes` is for what they look like.
+    """
+    return partial(create_state, task(config, text_width=text_width), optimizer(config))
+
+
+def shapes(config: Any, *, text_width: int) -> tuple[TrainState, Params]:
+    """Returns shapes and types of a fresh state and of the frozen parameters, which needs no memory.
+
+    Raises:
+      InputError: `config.train.trainable` fits no parameter.
+    """
+    with named("config.train.trainable"):
+        return jax.eval_shape(create(config, text_width=text_width), jax.random.key(0))
 
 
 def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
@@ -280,9 +298,3 @@ def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
         source_fingerprint=text_store.source_fingerprint,
         conditions=tuple(config.conditions),
     )
-
-
-def metric_names(config: Any) -> list[str]:
-    """Lists the metrics of `config.evaluation`."""
-    # A command line's "fid,names" comes as one text.
-    return [name.strip() for text in config.evaluation.metrics for name in text.split(",")]

@@ -33,6 +33,7 @@ _FIXED_FOR_A_RUN = {
     "data.held_out",
     "conditions",
     "optimizer.name",
+    "train.trainable",
 }
 
 
@@ -94,6 +95,10 @@ def base_config() -> Any:
     )
     config.train = ConfigDict(
         {
+            # Parameters to begin with: of a cascade's stage, CASCADE/STAGE, or a run's workdir; "": random ones.
+            "init_from": "",
+            # Which parameters are trained, by their paths, in which * stands for any text; the others stay frozen.
+            "trainable": ("*",),
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
             "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
@@ -135,6 +140,11 @@ def choose_variant(arg: str, variants: Mapping[str, T]) -> T:
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON with sorted keys, the same text for the same values; tuples become lists."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_json(values: Mapping[str, Any]) -> Any:
+    """Makes a config of what `to_json` has written, read as JSON; what were tuples are lists in it."""
+    return ConfigDict(dict(values))
 
 
 def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -> None:

@@ -90,6 +90,17 @@ FIELDS: Mapping[str, Field] = {
     "optimizer.b1": Field(float, "Adam's decay of the first moment.", 0, 1, "upper"),
     "optimizer.b2": Field(float, "Adam's decay of the second moment.", 0, 1, "upper"),
     "optimizer.weight_decay": Field(float, "AdamW's: a step takes learning_rate times this of every kernel.", 0, 100),
+    "train.init_from": _path(
+        "Parameters to begin with: of a cascade's stage, CASCADE/STAGE, or a run's workdir; empty: random ones."
+    ),
+    "train.trainable": Field(
+        str,
+        "Which parameters are trained, by their paths (--dry_run lists them), in which * stands for any text; the "
+        "others are frozen.",
+        filled=True,
+        length=(1, 1_024),
+        example='("*attention*", "conv_out/*")',
+    ),
     "train.strategy": _name("What of the state is divided among devices, a key of training.parallel.STRATEGIES."),
     "train.num_steps": _steps("Steps of the whole training."),
     "train.num_epochs": Field(float, "Passes over the data set, in place of num_steps; 0: num_steps counts.", 0, 10**6),

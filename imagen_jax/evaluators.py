@@ -13,7 +13,7 @@ from imagen_jax.data.sources import Source
 from imagen_jax.data.text_store import TextStore
 from imagen_jax.errors import InputError
 from imagen_jax.evaluation.data_images import Searchable, SourceImages, names_of
-from imagen_jax.evaluation.metrics import Inputs, make_metrics
+from imagen_jax.evaluation.metrics import Inputs, make_metrics, needs_of
 from imagen_jax.evaluation.reference import REFERENCE_CACHE, Reference
 from imagen_jax.evaluation.sample_grid import SampleGrid
 from imagen_jax.evaluation.sample_metrics import SampleMetrics
@@ -21,6 +21,17 @@ from imagen_jax.sampling.cascade import StageConfig, make_stage
 from imagen_jax.text.embeddings import Embeddings
 from imagen_jax.text.encoder import load_encoder
 from imagen_jax.training.held_out import HeldOutLoss
+
+
+def check(config: Any) -> None:
+    """Looks every name of `config.evaluation` up, so that a wrong one is an error before anything is read or compiled.
+
+    Raises:
+      InputError: an unknown metric.
+    """
+    for name in _metric_names(config):
+        with build.named("config.evaluation.metrics"):
+            needs_of(name)
 
 
 def split(config: Any, source: Source) -> tuple[list[int] | None, list[int]]:
@@ -46,7 +57,7 @@ def held_out_loss(config: Any, *, source: Source, text_store: TextStore, rows: S
     """The loss of these records of `source`, whole images with their captions."""
     data = config.data
     return HeldOutLoss(
-        build.loss_fn(config, drop=False),
+        build.task(config, drop=False),
         make_dataset(
             source,
             text_store,
@@ -115,10 +126,10 @@ def sample_metrics(config: Any, *, stage: StageConfig, source: Source, text_stor
     low_res, search = None, None
     if stage.low_res_size:
         low_res = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
-    elif {"names", "memorisation"} & set(build.metric_names(config)):
+    elif {"names", "memorisation"} & set(_metric_names(config)):
         search = Searchable(source, image_size=stage.image_size)
     metrics = make_metrics(
-        build.metric_names(config),
+        _metric_names(config),
         Inputs(
             reference=Reference(compared, cache=Path(config.data.data_dir) / REFERENCE_CACHE),
             prompts=True,
@@ -163,3 +174,8 @@ def low_res_images(source: Source, rows: Sequence[int], *, image_size: int, low_
 def source_images(source: Source, indices: Sequence[int], *, image_size: int) -> np.ndarray:
     """Images of a source as training sees them: [N,image_size,image_size,3] float32 in [-1, 1]."""
     return np.stack([full_image(source[index]["image"], image_size=image_size) for index in indices])
+
+
+def _metric_names(config: Any) -> list[str]:
+    # A command line's "fid,names" comes as one text.
+    return [name.strip() for text in config.evaluation.metrics for name in text.split(",")]

@@ -18,7 +18,7 @@ from imagen_jax.sampling.folder import STAGE_FILE, read_stage_config
 from imagen_jax.shared_flags import define_allow_modules, define_path
 from imagen_jax.terminal import say
 from imagen_jax.text.encoder import has_weights, identify_encoder
-from imagen_jax.training.checkpoint import load_ema_params
+from imagen_jax.trained import load_run_params
 
 _WORKDIRS = flags.DEFINE_list(
     "workdirs", None, "Workdirs of the stages, base first, separated by commas.", required=True
@@ -49,7 +49,7 @@ def main() -> None:
         )
     params = []
     for number, workdir in enumerate(workdirs):
-        ema_params, step = load_ema_params(workdir)
+        ema_params, step = load_run_params(workdir, configs[number], allow_modules=allowed)
         check_finite_params(ema_params, f'"{workdir}", step {step}, stage of {configs[number].image_size} px')
         configs[number] = dataclasses.replace(configs[number], step=step, text_encoder=str(folder.resolve()))
         params.append(ema_params)

@@ -19,9 +19,10 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from imagen_jax.errors import EXIT_INTERRUPTED, HostLostError, InputError
-from imagen_jax.storage import chain
+from imagen_jax.errors import EXIT_CRASH, EXIT_INTERRUPTED, HostLostError, InputError
+from imagen_jax.storage import chain, is_of_runtime
 
+_CONNECT_TIMEOUT_S = 300
 _HEARTBEAT_TIMEOUT_S = 10
 _SHUTDOWN_TIMEOUT_S = 10
 
@@ -51,9 +52,14 @@ def connect() -> None:
       InputError: the environment is incomplete, or the devices are several hosts', and they have not been told.
     """
     address = os.environ.get(_ADDRESS)
+    if address:
+        # A host that has lost the others is ended by jax, which says so and aborts. What all of Python's threads were
+        # doing, which absl has printed at an abort, are a hundred lines about something else.
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     if address == "auto":
         try:
-            _initialize()
+            with _ending_when_alone():
+                _initialize()
         except ValueError as error:
             raise InputError(f"{_ADDRESS}=auto, but this is no pod or cluster that jax knows: {error}") from None
     elif address:
@@ -62,18 +68,35 @@ def connect() -> None:
             raise InputError(f"{_NUMBER}={number} is not one of {_COUNT}={count} processes; they count from 0")
         # Host 0 listens at this address alone, not at all that it has.
         bind_address = address if number == 0 else None
-        _initialize(address, count, number, coordinator_bind_address=bind_address)
+        with _ending_when_alone():
+            _initialize(address, count, number, coordinator_bind_address=bind_address)
     elif jax.process_count() > 1:
         raise InputError(
             f"the devices are those of {jax.process_count()} hosts; set {_ADDRESS}=auto on all of them, as "
             "`python -m launch.run` does"
         )
-    if jax.distributed.is_initialized():
-        # A host that has lost the others is ended by jax, which says so and aborts. What all of Python's threads were
-        # doing, which absl has printed at an abort, are a hundred lines about something else.
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     if not is_first():
         logging.set_verbosity(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _ending_when_alone() -> Iterator[None]:
+    """Ends this process, in one line, if the others have not come in time. jax would abort, in some fifty lines."""
+
+    def end() -> None:
+        _say(
+            f"error: not all hosts of this run have met at {os.environ[_ADDRESS]} within {_CONNECT_TIMEOUT_S} s; start "
+            "the same command on all of them"
+        )
+        os._exit(EXIT_CRASH)
+
+    timer = threading.Timer(_CONNECT_TIMEOUT_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def disconnect() -> None:
@@ -88,7 +111,9 @@ def describe_lost(error: BaseException) -> str | None:
         return None
     for link in chain(error):
         message = str(link)
-        if isinstance(link, jax.errors.JaxRuntimeError) and any(word in message for word in _LOST):
+        if isinstance(link, HostLostError):
+            return message
+        if is_of_runtime(link) and any(word in message for word in _LOST):
             return (
                 f"another host of this run has ended ({' '.join(message.split())[:100]}); the same command, started "
                 "on all hosts, goes on from the last checkpoint"
@@ -245,6 +270,7 @@ def _say(line: str) -> None:
 # With jax's own timeouts, a host that is killed holds up the others for 100 s, and one that raises for 300 s.
 _initialize = partial(
     jax.distributed.initialize,
+    initialization_timeout=2 * _CONNECT_TIMEOUT_S,  # after ours
     heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
     shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
 )

@@ -14,7 +14,6 @@ or a mistake in the command or the config.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -48,7 +47,7 @@ def main() -> int:
     config_lib.validate(config, num_devices=topology.num_chips)
     build.check(config)
     width, _ = build.text_width(config)
-    state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
+    state, frozen = build.shapes(config, text_width=width)
     work = build.work(config, text_width=width)
     print(describe_work(work, topology), flush=True)
     if not has_compiler():
@@ -62,7 +61,7 @@ def main() -> int:
         def compile_for(batch_size: int, strategy: str = strategy) -> Compiled:
             config.data.batch_size = batch_size
             shapes = build.batch_shapes(config, text_width=width)
-            return compile_step(strategy, step, topology, state, shapes)
+            return compile_step(strategy, step, topology, state, frozen, shapes)
 
         if _HBM_GB.value is None:
             batch_size, compiled = work.batch_size, compile_for(work.batch_size)

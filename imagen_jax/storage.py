@@ -37,7 +37,7 @@ def describe_failure(error: BaseException) -> str | None:
     Looks at the whole chain of causes, and at the messages of libraries that keep only the system's words.
     """
     # What jax's runtime says of a connection is about another host, not about a disk.
-    links = [link for link in chain(error) if type(link).__name__ != "JaxRuntimeError"]
+    links = [link for link in chain(error) if not is_of_runtime(link)]
     for link in links:
         if isinstance(link, OSError) and link.errno in _FAILURES:
             path = f': "{link.filename}"' if link.filename is not None else ""
@@ -48,6 +48,11 @@ def describe_failure(error: BaseException) -> str | None:
             if words in message:
                 return os.strerror(number)
     return None
+
+
+def is_of_runtime(error: BaseException) -> bool:
+    """Whether jax's runtime says it, of devices and other hosts; of a collective it may raise a ValueError too."""
+    return type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)
 
 
 @contextlib.contextmanager
@@ -89,6 +94,9 @@ def quiet_libraries() -> None:
             thread_hook(args)
 
     def unraisable(args: Any) -> None:
+        # A coroutine of orbax that nobody waits for any more, as another has failed of the same, and raised it.
+        if "orbax" in getattr(getattr(args.object, "cr_code", None), "co_filename", ""):
+            return
         if args.exc_value is None or not (_remember(args.exc_value) or _background):
             unraisable_hook(args)
 
@@ -111,7 +119,9 @@ def _is_no_storage_failure(record: logging.LogRecord) -> bool:
         if _remember(error) or (_background and record.name == "asyncio"):
             return False
         if "orbax" in record.pathname:
-            # Such as another host's end, in the thread that writes. orbax raises it too, where it is waited for.
+            if "background save thread" in record.getMessage():
+                # Such as another host's end. orbax raises it too, where that thread is waited for.
+                return False
             reason = " ".join(str(error).split())[:300]
             record.msg, record.args = "%s: %s", (" ".join(record.getMessage().split()), reason or type(error).__name__)
             record.exc_info = record.exc_text = None

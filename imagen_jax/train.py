@@ -1,6 +1,10 @@
 """Trains one stage of a cascade.
 
 python -m imagen_jax.train --config=configs/X.py[:VARIANT] --workdir=DIR [--config.key=value] [--dry_run]
+    [--init_from=CASCADE/STAGE]
+
+--init_from begins with the parameters of a cascade's stage, or of another run's workdir, instead of random ones;
+--config.train.trainable says which of them are trained.
 
 The same command goes on where an earlier one stopped, and ends with the same parameters, bit for bit. Exit codes: 0
 done; 42 stopped by SIGTERM after a checkpoint, 130 by Ctrl-C, likewise (a second Ctrl-C leaves at once); 2 a mistake in
@@ -8,6 +12,7 @@ the command or the config; 3 all checkpoints are damaged; 4 the loss or its grad
 5 the disk is full, read-only or gone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +21,7 @@ from absl import flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from imagen_jax import build, cli, hosts
+from imagen_jax import build, cli, hosts, trained
 from imagen_jax import config as config_lib
 from imagen_jax import evaluators as evaluators_lib
 from imagen_jax import workdir as workdir_lib
@@ -34,11 +39,12 @@ from imagen_jax.evaluation.base import Evaluator
 from imagen_jax.planning.topology import running_on
 from imagen_jax.resolve import resolve
 from imagen_jax.sampling.cascade import StageConfig
-from imagen_jax.shared_flags import define_path
+from imagen_jax.shared_flags import define_allow_modules, define_path
 from imagen_jax.training import loop, parallel
 from imagen_jax.training.checkpoint import NoCheckpointError, has_checkpoint
 from imagen_jax.training.claim import Claim
-from imagen_jax.training.state import count_parameters, parameter_table
+from imagen_jax.training.state import Frozen, TrainState, count_parameters, parameter_table
+from imagen_jax.types import Params
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run: configs/X.py[:VARIANT].", lock_config=True)
 _WORKDIR = define_path("workdir", None, "Folder of checkpoints, metrics and samples.")
@@ -46,18 +52,23 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved config and th
 _PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "FROM:TO, as in 100:110: trace the steps after the 100th up to the 110th (WORKDIR/profile)."
 )
+_INIT_FROM = define_path("init_from", None, "Begin with its parameters: a cascade's stage, or a run's workdir.")
+_ALLOW_MODULES = define_allow_modules()
 flags.mark_flag_as_required("config")
 
 
 def main() -> int:
     """Trains, and returns the exit code."""
     config: Any = _CONFIG.value
+    if _INIT_FROM.value:
+        config.train.init_from = str(_INIT_FROM.value)
     if not _DRY_RUN.value:
         with hosts.noticing_the_lost():
             hosts.connect()
             hosts.check_equal(_what_must_be_equal(config))
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
+    evaluators_lib.check(config)
     if _DRY_RUN.value:
         print(_describe(resolve(config)))
         return 0
@@ -98,10 +109,14 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     )
     stage = build.stage_config(config, text_store=text_store)
     # What can't be built fails here, before anything is written or compiled.
-    create = build.create(config, text_width=text_store.width)
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    if has_checkpoint(workdir):
+    shapes, frozen_shapes = build.shapes(config, text_width=text_store.width)
+    resumes = has_checkpoint(workdir)
+    if resumes:
         workdir_lib.check_resumes(workdir, config, stage)
+    # A checkpoint holds all but what is frozen.
+    start = None if resumes and not frozen_shapes else _open_start(config, shapes, frozen_shapes, text_store.width)
+    if start:
+        trained.say_what_differs(start, stage)
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
     evaluators: list[tuple[int, Evaluator]] = []
     if config.prompts:
@@ -119,11 +134,18 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
 
     devices = parallel.all_devices()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    run = parallel.parallelise(config.train.strategy, build.step(config), devices, shapes)
-    state = jax.jit(create, out_shardings=run.state_sharding)(init_key)
+    run = parallel.parallelise(config.train.strategy, build.step(config), devices, shapes, frozen_shapes)
+    create = jax.jit(
+        build.create(config, text_width=text_store.width), out_shardings=(run.state_sharding, run.frozen_sharding)
+    )
+    state, frozen = create(init_key, _read_start(start, devices) if start else None)
     _say_what_starts(workdir, config, stage)
-    logging.info("%.1fM parameters, %s on %d %s device(s)",
-        count_parameters(state.params) / 1e6, config.train.strategy, len(devices), devices[0].platform,
+    if start:
+        logging.info("Begins with the parameters of %s, step %d", start.folder, start.stage.step)
+    logging.info("%.1fM parameters%s, %s on %d %s device(s)",
+        (count_parameters(state.params) + count_parameters(frozen)) / 1e6,
+        f" ({count_parameters(frozen) / 1e6:.1f}M of them frozen)" if frozen else "",
+        config.train.strategy, len(devices), devices[0].platform,
     )  # fmt: skip
     logging.info("%d images of %s%s, text by %s",
         len(source) - len(held_out), config.data.source,
@@ -133,22 +155,26 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     seconds_at_peak = build.work(config, text_width=text_store.width).seconds_at_peak(slice_) if slice_ else None
     try:
         _, ending = loop.train(
+            build.task(config),
             state,
+            Frozen(frozen, str(start.folder) if start else ""),
             run,
             prefetch_to_devices(iter(dataset), sharding=run.batch_sharding, device_axis=run.device_axis),
             train_key,
             workdir=workdir,
-            num_steps=config.train.num_steps,
-            batch_size=config.data.batch_size,
-            log_every=config.train.log_every,
-            checkpoint_every=config.train.checkpoint_every,
-            keep_checkpoints=config.train.keep_checkpoints,
+            settings=loop.LoopSettings(
+                num_steps=config.train.num_steps,
+                batch_size=config.data.batch_size,
+                log_every=config.train.log_every,
+                checkpoint_every=config.train.checkpoint_every,
+                keep_checkpoints=config.train.keep_checkpoints,
+                stall_s=60 * config.train.stall_minutes,
+                seconds_at_peak=seconds_at_peak,
+                profile_steps=profile_steps,
+                description=config_lib.to_json(config),
+            ),
             evaluators=[(every, evaluator.run) for every, evaluator in evaluators],
-            seconds_at_peak=seconds_at_peak,
             check_claim=claim.check if claim else lambda: None,
-            stall_s=60 * config.train.stall_minutes,
-            profile_steps=profile_steps,
-            description=config_lib.to_json(config),
         )
     except NoCheckpointError as error:
         logging.error("%s", error)
@@ -166,6 +192,21 @@ _CODES: dict[Literal["done", "terminated", "interrupted"], int] = {
     "terminated": EXIT_PREEMPTED,
     "interrupted": EXIT_INTERRUPTED,
 }
+
+
+def _open_start(config: Any, state: TrainState, frozen: Params, text_width: int) -> trained.Trained | None:
+    """What the run begins with, of the shapes of its state; None: random parameters."""
+    network = build.task(config).merge(state.params, frozen)
+    return trained.open_start(
+        config, network, some_frozen=bool(frozen), text_width=text_width, allow_modules=_ALLOW_MODULES.value
+    )
+
+
+def _read_start(start: trained.Trained, devices: Sequence[Any]) -> Any:
+    params = start.load()
+    if jax.process_count() > 1:
+        hosts.check_equal({f"the parameters in {start.folder}": trained.start_fingerprint(params)})
+    return parallel.put_start(params, devices)
 
 
 def _say_what_starts(workdir: Path, config: Any, stage: StageConfig) -> None:
@@ -208,8 +249,10 @@ def _profile_steps() -> range:
 
 def _describe(config: Any) -> str:
     width, whose = build.text_width(config)
-    state = jax.eval_shape(build.create(config, text_width=width), jax.random.key(0))
-    return f"{config_lib.to_json(config)}\n{parameter_table(state.params)}\n(for text of width {width}: {whose})"
+    state, frozen = build.shapes(config, text_width=width)
+    _open_start(config, state, frozen, width)  # raises where it doesn't fit
+    table = parameter_table(state.params, frozen)
+    return f"{config_lib.to_json(config)}\n{table}\n(for text of width {width}: {whose})"
 
 
 if __name__ == "__main__":

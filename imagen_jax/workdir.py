@@ -62,8 +62,9 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
     if before is not None:
         # Written since there are these fields.
         before.setdefault("conditions", [])
-        if isinstance(before.get("data"), dict):
-            before["data"].setdefault("held_out", 0)
+        for group, name, value in (("data", "held_out", 0), ("train", "init_from", ""), ("train", "trainable", ["*"])):
+            if isinstance(before.get(group), dict):
+                before[group].setdefault(name, value)
         config_lib.check_resumes(config, before, where=str(workdir))
     before = _read(workdir, STAGE_FILE)
     if before is None:
@@ -83,6 +84,16 @@ def check_resumes(workdir: Path, config: Any, stage: StageConfig) -> None:
             "trains on other examples, or on the same in another order",
             stage.source, source_before[:12], stage.source_fingerprint[:12],
         )  # fmt: skip
+
+
+def read_run_config(workdir: Path) -> Any:
+    """Reads the config, resolved, of the run in `workdir`.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    expected = "what a training run has written; put back a copy"
+    return config_lib.from_json(read_json(workdir / _RUN_CONFIG, expected=expected))
 
 
 def _read(workdir: Path, name: str) -> dict[str, Any] | None:

@@ -41,13 +41,15 @@ ALLOWED["build"] = set(ALLOWED) - {
     "config_fields",
     "jax_settings",
     "foreign_flags",
+    "evaluation",
 }
 # The command line: cli runs a main, and each of the others is one of its concerns.
 ALLOWED["config_flag"] = BASE
 ALLOWED["flag_help"] = BASE | {"shared_flags"}
 ALLOWED["flag_parsing"] = BASE | {"config_flag", "flag_help", "foreign_flags"}
 ALLOWED["cli"] = BASE | {"flag_parsing", "jax_settings"}
-ALLOWED["evaluators"] = ALLOWED["build"] | {"build"}
+ALLOWED["evaluators"] = ALLOWED["build"] | {"build", "evaluation"}
+ALLOWED["trained"] = ALLOWED["build"] | {"build", "workdir"}
 ALLOWED["sampling_flags"] = BASE | {"shared_flags", "sampling"}
 ALLOWED["workdir"] = BASE | {"config", "sampling", "text"}
 FOR_MAINS = set(ALLOWED) - {"__init__"}

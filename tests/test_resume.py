@@ -54,8 +54,8 @@ def interrupt(folder: Path, name: str, number: signal.Signals, *, after_steps: i
 
 def assert_ends_as_the_straight_run(folder: Path, name: str) -> None:
     run("train", *arguments(folder, name), as_users_compile=True)
-    straight, step = load_ema_params(folder / "straight")
-    resumed, resumed_step = load_ema_params(folder / name)
+    straight, step, _ = load_ema_params(folder / "straight")
+    resumed, resumed_step, _ = load_ema_params(folder / name)
     assert step == resumed_step == STEPS
     jax.tree.map(np.testing.assert_array_equal, resumed, straight)
     # Neither lost nor repeated, and the same losses.

@@ -105,17 +105,17 @@ def test_every_run_decays_to_its_end_or_not_at_all():
 @pytest.mark.parametrize("name", ["emoji_base", "emoji_sr2"])
 def test_every_part_of_a_full_size_emoji_run_is_made_without_memory(name):
     config = load(name, "full")
-    state = jax.eval_shape(build.create(config, text_width=64), jax.random.key(0))
+    state, _ = build.shapes(config, text_width=64)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 1e7
 
 
 def test_what_a_config_says_of_a_step_reaches_it():
     config = load("emoji_base", "modern")
     config.train.accumulate_steps = 4
-    given = build.step(config).keywords
-    assert given["stratified_times"] is True and given["accumulate_steps"] == 4
-    assert given["compute_dtype"] == jnp.dtype(config.model.dtype)
-    assert build.step(load("emoji_base", "paper")).keywords["stratified_times"] is False
+    given = build.step(config).keywords["settings"]
+    assert given.stratified_times is True and given.accumulate_steps == 4
+    assert given.compute_dtype == jnp.dtype(config.model.dtype)
+    assert build.step(load("emoji_base", "paper")).keywords["settings"].stratified_times is False
 
 
 def uses(jaxpr, var):
@@ -137,10 +137,12 @@ def test_a_large_kernel_is_cast_before_anything_else(name):
     """As fsdp has it, which casts them before it sends them."""
     config = load(name, "paper")
     config.data.batch_size = 1
-    params = jax.eval_shape(build.create(config, text_width=64), jax.random.key(0)).params
+    params = build.shapes(config, text_width=64)[0].params
     batch = build.batch_shapes(config, text_width=64)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    program = jax.make_jaxpr(build.loss_fn(config))(params, batch, keys).jaxpr
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    loss = build.task(config).loss
+    program = jax.make_jaxpr(lambda params, *examples: loss(params, {}, *examples))(params, batch, keys, t).jaxpr
     large = [
         var
         for var, leaf in zip(program.invars, jax.tree.leaves(params), strict=False)  # the batch and keys follow

@@ -123,3 +123,44 @@ def test_other_errors_of_libraries_are_logged_as_before(caplog):
     storage_filter = storage._is_no_storage_failure
     record = logging.LogRecord("asyncio", logging.ERROR, "p", 1, "boom", None, (ValueError, ValueError("a"), None))
     assert storage_filter(record)
+
+
+def test_what_orbax_raises_later_is_not_said_by_its_thread_too(monkeypatch):
+    monkeypatch.setattr(storage, "_background", [])
+    path = "/site-packages/orbax/checkpoint/_src/checkpointers/async_checkpointer.py"
+
+    def is_logged(message: str, error: Exception) -> bool:
+        info = (type(error), error, None)
+        return storage._is_no_storage_failure(logging.LogRecord("absl", logging.ERROR, path, 1, message, (), info))
+
+    assert not is_logged("Failed to run 4 Handler Commit operations in background save thread", ValueError("barrier"))
+    assert is_logged("Something else", ValueError("odd"))
+    assert storage._background == []
+    assert not is_logged("Failed in background save thread", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert storage._background == ["No space left on device"]
+
+
+def test_a_read_of_orbax_that_nobody_waits_for_is_not_said():
+    code = """
+        import gc, types
+        from imagen_jax import storage
+
+        SOURCE = '''
+        async def read():
+            try:
+                await sleep()
+            finally:
+                raise ValueError("damaged")
+        '''
+        storage.quiet_libraries()
+        for path in ("/site-packages/orbax/serialization.py", "/site-packages/other.py"):
+            names = {"sleep": types.coroutine(lambda: (yield))}
+            exec(compile(SOURCE, path, "exec"), names)
+            read = names["read"]()
+            read.send(None)
+            del read
+            gc.collect()
+        """
+    code = textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stderr.count("ValueError: damaged") == 1 and "other.py" in done.stderr

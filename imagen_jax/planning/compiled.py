@@ -11,6 +11,7 @@ from imagen_jax.planning.collectives import Collectives, count_collectives
 from imagen_jax.planning.topology import Topology, abstract_devices, compiler_environment
 from imagen_jax.training import parallel
 from imagen_jax.training.state import TrainState
+from imagen_jax.types import Params
 
 # The least effort: minutes to most of an hour for a network of the paper's size, by how busy the machine is.
 COMPILER_OPTIONS: Mapping[str, Any] = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
@@ -46,25 +47,31 @@ class Compiled(NamedTuple):
 
 
 def compile_step(
-    strategy: str, train_step: parallel.TrainStep, topology: Topology, state: TrainState, batch: Mapping[str, Any]
+    strategy: str,
+    train_step: parallel.TrainStep,
+    topology: Topology,
+    state: TrainState,
+    frozen: Params,
+    batch: Mapping[str, Any],
 ) -> Compiled:
     """Compiles the program that a training runs; minutes for a network of the paper's size.
 
     Args:
       strategy, train_step: see `parallel.parallelise`.
-      state: shapes.
+      topology: the slice.
+      state, frozen: shapes.
       batch: shapes [B,...], B of all chips together.
 
     Raises:
       InputError: an unknown strategy, no TPU compiler, or no such slice.
     """
     devices = abstract_devices(topology)
-    run = parallel.parallelise(strategy, train_step, devices, state)
+    run = parallel.parallelise(strategy, train_step, devices, state, frozen)
     if run.device_axis:
         batch = {name: _divided(shape, len(devices)) for name, shape in batch.items()}
     step: Any = run.step
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return compile_lowered(step.lower(state, batch, key))
+    return compile_lowered(step.lower(state, frozen, batch, key))
 
 
 def compile_lowered(lowered: Any) -> Compiled:

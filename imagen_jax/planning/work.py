@@ -11,7 +11,7 @@ from imagen_jax.planning.compiled import Compiled
 from imagen_jax.planning.topology import Topology
 from imagen_jax.training.parallel import STRATEGIES
 from imagen_jax.training.state import count_parameters
-from imagen_jax.training.step import LossFn
+from imagen_jax.training.tasks import Task
 from imagen_jax.types import Params
 
 _SECONDS_A_DAY = 86400
@@ -21,20 +21,25 @@ class Work(NamedTuple):
     """What a step has to do, by shapes alone. FLOPs are of one image; a multiply-add is two.
 
     Attributes:
-      parameters: of the network.
+      parameters: of the network, frozen ones included.
       forward_flops: of the loss.
       step_flops: of the loss and its gradient, with what remat computes again.
       batch_size: images a step, of all chips.
+      frozen: how many of the parameters are frozen.
     """
 
     parameters: int
     forward_flops: int
     step_flops: int
     batch_size: int
+    frozen: int = 0
 
     @property
     def useful_flops(self) -> int:
-        """Of forward and backward: three times forward (docs/networks.md), whatever is computed again."""
+        """Of forward and backward: three times forward (docs/networks.md), whatever is computed again.
+
+        Where most parameters are frozen it is less, down to two times forward, as they need no gradients of their own.
+        """
         return 3 * self.forward_flops
 
     def seconds_at_peak(self, topology: Topology) -> float:
@@ -42,19 +47,22 @@ class Work(NamedTuple):
         return self.batch_size * self.useful_flops / (topology.num_chips * topology.chip.peak_flops)
 
 
-def count_work(loss_fn: LossFn, params: Params, batch: dict[str, Any]) -> Work:
-    """Counts by tracing; params and batch are shapes."""
+def count_work(task: Task, trainable: Params, frozen: Params, batch: dict[str, Any]) -> Work:
+    """Counts by tracing; parameters and batch are shapes."""
     one = {name: jax.ShapeDtypeStruct((1, *shape.shape[1:]), shape.dtype) for name, shape in batch.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
 
-    def mean_loss(params: Params, batch: Any, keys: jax.Array) -> jax.Array:
-        return jnp.mean(loss_fn(params, batch, keys))
+    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def mean_loss(trainable: Params, frozen: Params, batch: Any, keys: jax.Array, t: jax.Array) -> jax.Array:
+        return jnp.mean(task.loss(trainable, frozen, batch, keys, t))
 
     return Work(
-        parameters=count_parameters(params),
-        forward_flops=count_flops(mean_loss, params, one, keys),
-        step_flops=count_flops(jax.value_and_grad(mean_loss), params, one, keys),
+        parameters=count_parameters(trainable) + count_parameters(frozen),
+        forward_flops=count_flops(mean_loss, trainable, frozen, one, keys, t),
+        step_flops=count_flops(jax.value_and_grad(mean_loss), trainable, frozen, one, keys, t),
         batch_size=batch["image"].shape[0],
+        frozen=count_parameters(frozen),
     )
 
 
@@ -64,7 +72,7 @@ def describe_work(work: Work, topology: Topology) -> str:
     return _lines(
         ("slice", f"{topology.name}, {topology.num_chips} chips, each {topology.chip.peak_flops / 1e12:g} TFLOP/s"),
         ("batch", f"{work.batch_size} images, {per_chip} a chip"),
-        ("parameters", f"{work.parameters / 1e6:.1f}M"),
+        ("parameters", f"{work.parameters / 1e6:.1f}M{_of_which_frozen(work)}"),
         ("forward", f"{work.forward_flops / 1e12:.3f} TFLOP an image"),
         ("and backward", f"{work.step_flops / 1e12:.3f} TFLOP, {work.step_flops / work.forward_flops:.2f} forwards"),
         ("step at peak", f"{work.seconds_at_peak(topology):.3f} s"),
@@ -111,6 +119,10 @@ def what_would_fit(tried: Sequence[str], *, per_chip: int, accumulate_steps: int
         )
         + ["more chips, or chips with more memory"]
     )
+
+
+def _of_which_frozen(work: Work) -> str:
+    return f", of which {work.frozen / 1e6:.1f}M are frozen" if work.frozen else ""
 
 
 def _lines(*rows: tuple[str, str]) -> str:

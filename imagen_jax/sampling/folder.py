@@ -7,7 +7,7 @@ CASCADE/<stage>/ema.safetensors float32 parameters, named by their path
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -71,13 +71,34 @@ def load_cascade(
     folder = user_path(folder)
     contents = _read_contents(folder, allow_modules)
     contents.digests.warn_if_absent()
-    params = []
-    for path, config in zip(contents.weights, contents.configs, strict=True):
-        contents.digests.check(path)
-        shapes = _check_same_arrays(path, config)
-        params.append(partial(_load_params, path, shapes, contents.digests, config.image_size))
+    params = [_stage_params(contents, number) for number in range(len(contents.configs))]
     load = partial(load_cascade_encoder, folder, allow_modules=allow_modules, **kwargs)
     return Cascade(contents.configs, params, load() if keep_encoder else load, name=str(folder))
+
+
+def open_stage(
+    folder: Path, name: str, *, allow_modules: Collection[str] = ()
+) -> tuple[StageConfig, Callable[[], Params]]:
+    """Opens one stage of a cascade.
+
+    Args:
+      folder: of the cascade.
+      name: of the stage.
+      allow_modules: see `load_cascade`.
+
+    Returns:
+      What it is, and a function that reads its parameters.
+
+    Raises:
+      InputError: see `load_cascade`; or there is no such stage.
+    """
+    contents = _read_contents(folder, allow_modules)
+    contents.digests.warn_if_absent()
+    names = [config.name for config in contents.configs]
+    if name not in names:
+        raise InputError(f'"{folder}" has no stage "{name}"; it has: {", ".join(names)}')
+    number = names.index(name)
+    return contents.configs[number], _stage_params(contents, number)
 
 
 def cascade_fingerprint(folder: str | Path, *, allow_modules: Collection[str] = ()) -> str:
@@ -232,6 +253,14 @@ def read_stage_config(path: Path, *, allow_modules: Collection[str] = ()) -> Sta
 
 class _NotAllowedError(InputError):
     """A folder would have a module imported that the caller hasn't allowed."""
+
+
+def _stage_params(contents: _Contents, number: int) -> Callable[[], Params]:
+    """Checks a stage's file of weights without reading them, and returns what reads them."""
+    path, config = contents.weights[number], contents.configs[number]
+    contents.digests.check(path)
+    shapes = _check_same_arrays(path, config)
+    return partial(_load_params, path, shapes, contents.digests, config.image_size)
 
 
 def _refuse(path: Path, names: Mapping[str, str], module: str) -> NoReturn:

@@ -1,8 +1,6 @@
 """Checkpoints of a run: its state and the data iterator's position. The only file that knows orbax."""
 
 import errno
-import hashlib
-import json
 import logging as std_logging
 import os
 from collections.abc import Iterator
@@ -20,8 +18,9 @@ from flax.traverse_util import flatten_dict
 from imagen_jax import hosts, storage
 from imagen_jax.errors import HostLostError, InputError, StorageError
 from imagen_jax.files import sync_folder
-from imagen_jax.training.digest import DIGEST_VERSION, differing, digest
-from imagen_jax.training.state import TrainState
+from imagen_jax.training.checkpoint_meta import FrozenReference, Meta
+from imagen_jax.training.digest import digest
+from imagen_jax.training.state import NOTHING_FROZEN, Frozen, TrainState
 from imagen_jax.types import Params
 
 _FOLDER = "checkpoints"
@@ -39,16 +38,22 @@ class Checkpointer:
 
     So does a power cut: what a checkpoint holds reaches the disk before it gets its name and an older one is deleted.
     Each holds the state, the position of the data (which is the same on every host), and digests of both, by which a
-    damaged one is found and set aside.
+    damaged one is found and set aside. Of frozen parameters it holds where they are from, and their digests.
     """
 
-    def __init__(self, workdir: Path, *, keep: int):
-        """`keep`: how many of the newest stay on disk.
+    def __init__(self, workdir: Path, *, keep: int, frozen: Frozen = NOTHING_FROZEN):
+        """Opens the checkpoints of a run.
+
+        Args:
+          workdir: of the run.
+          keep: how many of the newest stay on disk.
+          frozen: its frozen parameters, which its state doesn't hold.
 
         Raises:
           NoCheckpointError: there are only damaged ones, which an earlier run has set aside.
         """
         self._folder = (workdir / _FOLDER).absolute()
+        self._has_failed = False  # a save in the background
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
@@ -59,6 +64,8 @@ class Checkpointer:
             self._manager = _manager(self._folder, ocp.StandardCheckpointHandler(), options)
         if self.latest_step is None:
             self._raise_if_all_damaged()
+        self._frozen = frozen.params
+        self._reference = FrozenReference.of(frozen)
 
     @property
     def latest_step(self) -> int | None:
@@ -77,19 +84,25 @@ class Checkpointer:
         """
         if self.latest_step == step:
             return
-        position = data.get_state()
-        digests = digest(state)
-        meta = {
-            "digests": digests,
-            "digest_version": DIGEST_VERSION,
-            "digests_sha256": _sha256([DIGEST_VERSION, digests]),
-            "position": position,
-            "position_sha256": _sha256(position),
-        }
+        meta = Meta(digest(state), data.get_state(), self._reference)
         with self._writing():
             self._manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta.to_json())),
             )
+
+    def check(self) -> None:
+        """Raises StorageError where the save in the background has failed.
+
+        So that a host ends at its next step. The next save would say the same, but after ten minutes: the other hosts
+        wait for the part that can't be written, and this one for them.
+        """
+        try:
+            with self._writing():
+                storage.raise_background_failure()
+        except StorageError:
+            self._has_failed = True
+            raise
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         """Returns the newest checkpoint that is whole, on the devices that `state` is on; sets the position of `data`.
@@ -99,7 +112,7 @@ class Checkpointer:
         checkpoint that earlier versions saved among them, the parameters are those before the first.
 
         Raises:
-          InputError: it holds other parameters than `state`; the message lists them.
+          InputError: it holds other parameters than `state`, or goes with other frozen ones; the message lists them.
           NoCheckpointError: all are damaged.
           StorageError: the disk is gone.
         """
@@ -121,10 +134,13 @@ class Checkpointer:
             # The digests are computed by all hosts together, so each must have read its part.
             reason = next(filter(None, hosts.gather(reason)), "")
             if found and not reason:
-                reason = _what_changed(found)
+                saved, meta = found
+                reason = meta.what_changed(saved)
                 if not reason:
-                    data.set_state(found.position)
-                    return found.state.replace(skipped_in_row=0 * found.state.skipped_in_row)
+                    if meta.frozen:
+                        meta.frozen.check(self._frozen)
+                    data.set_state(meta.position)
+                    return saved.replace(skipped_in_row=0 * saved.skipped_in_row)
             self._set_aside(step, reason)
         self._raise_if_all_damaged()
         raise AssertionError(f"no checkpoint in {self._folder}")
@@ -170,6 +186,8 @@ class Checkpointer:
         Raises:
           StorageError, InputError: it can't be written; see `save`.
         """
+        if self._has_failed:
+            return
         with self._writing():
             self._manager.wait_until_finished()
             self._manager.close()
@@ -205,8 +223,22 @@ def has_checkpoint(workdir: Path) -> bool:
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
-def load_ema_params(workdir: Path) -> tuple[Params, int]:
-    """The EMA parameters of a run's newest checkpoint, as numpy arrays, and its step.
+class Averaged(NamedTuple):
+    """The averaged parameters of a checkpoint.
+
+    Attributes:
+      params: numpy arrays.
+      step: of the checkpoint.
+      frozen: what the frozen parameters are that go with them; None where there are none.
+    """
+
+    params: Params
+    step: int
+    frozen: FrozenReference | None
+
+
+def load_ema_params(workdir: Path) -> Averaged:
+    """Loads the EMA parameters of a run's newest checkpoint that is whole.
 
     Raises:
       InputError: `workdir` has no checkpoint.
@@ -220,7 +252,7 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
             raise InputError(f'no finished checkpoint in "{folder}"; train longer, or run the same training again')
         for step in steps:
             try:
-                return _read_ema_params(manager, step), step
+                return _read_ema_params(manager, step)
             except InputError:
                 raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
@@ -228,7 +260,7 @@ def load_ema_params(workdir: Path) -> tuple[Params, int]:
     raise InputError(f'all checkpoints in "{folder}" are damaged; export another run')
 
 
-def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
+def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Averaged:
     saved = manager.item_metadata(step)["state"]["ema_params"]
     # As numpy, so that it doesn't matter on which devices they were; and of the state only this.
     restored = manager.restore(
@@ -242,11 +274,10 @@ def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Params:
             meta=ocp.args.JsonRestore(),
         ),
     )
-    meta = _checked_meta(restored["meta"])
-    expected = {path: n for path, n in meta["digests"].items() if path.startswith("ema_params/")}
-    if changed := differing(restored["state"], expected, version=meta["digest_version"]):
-        raise ValueError(f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}")
-    return restored["state"]["ema_params"]
+    meta = Meta.from_json(restored["meta"])
+    if reason := meta.what_changed(restored["state"], prefix="ema_params/"):
+        raise ValueError(reason)
+    return Averaged(restored["state"]["ema_params"], step, meta.frozen)
 
 
 def _manager(
@@ -259,14 +290,7 @@ def _manager(
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
-class _Checkpoint(NamedTuple):
-    state: TrainState
-    digests: dict[str, int]
-    digest_version: int
-    position: dict[str, Any]
-
-
-def _read(folder: Path, step: int, state: TrainState) -> _Checkpoint:
+def _read(folder: Path, step: int, state: TrainState) -> tuple[TrainState, Meta]:
     if (folder / str(step) / _OF_EARLIER_VERSIONS).exists():
         raise InputError(f"{folder / str(step)} is of an earlier version of this code; go on with that one")
     # Each host by itself: where one can't read its part, the others don't wait for it in here.
@@ -283,41 +307,11 @@ def _read(folder: Path, step: int, state: TrainState) -> _Checkpoint:
                 meta=ocp.args.JsonRestore(),
             ),
         )
-    meta = _checked_meta(found["meta"])
-    return _Checkpoint(found["state"], meta["digests"], meta["digest_version"], meta["position"])
-
-
-def _checked_meta(meta: Any) -> dict[str, Any]:
-    """A checkpoint's "meta": digests of its arrays, by which version, and the position of the data.
-
-    Raises:
-      ValueError: it is damaged.
-      InputError: it is of a later version of this code.
-    """
-    # Both are written since there have been several versions.
-    version = meta.setdefault("digest_version", 1)
-    if version != 1 and _sha256([version, meta["digests"]]) != meta["digests_sha256"]:
-        raise ValueError("the digests have changed since they were saved")
-    if _sha256(meta["position"]) != meta["position_sha256"]:
-        raise ValueError("the position of the data has changed since it was saved")
-    if version not in (1, DIGEST_VERSION):
-        raise InputError(
-            f"the digests of a checkpoint are of version {version}, which this code doesn't know; update it"
-        )
-    return meta
-
-
-def _what_changed(found: _Checkpoint) -> str:
-    changed = differing(found.state, found.digests, version=found.digest_version)
-    return f"{len(changed)} arrays have changed since they were saved, among them {changed[0]}" if changed else ""
+    return found["state"], Meta.from_json(found["meta"])
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _is_not_about_defaults(record: std_logging.LogRecord) -> bool:

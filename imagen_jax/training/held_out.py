@@ -6,7 +6,7 @@ import grain
 import jax
 import numpy as np
 
-from imagen_jax.training.step import LossFn
+from imagen_jax.training.tasks import Task
 from imagen_jax.types import Params
 
 
@@ -17,16 +17,16 @@ class HeldOutLoss:
     while the training loss falls, the run learns its data by heart.
     """
 
-    def __init__(self, loss_fn: LossFn, batches: grain.IterDataset, *, num_examples: int, seed: int):
+    def __init__(self, task: Task, batches: grain.IterDataset, *, num_examples: int, seed: int):
         """Prepares the evaluation; each host computes it by itself.
 
         Args:
-          loss_fn: of `make_loss_fn`, without dropped captions.
+          task: whose loss it is, of merged parameters and nothing frozen; without dropped captions.
           batches: [B,...] of the examples, in the same order each time; beyond the last it begins again.
           num_examples: N.
           seed: of the noise.
         """
-        self._loss_fn = jax.jit(loss_fn)
+        self._loss = jax.jit(task.loss)
         self._batches, self._num_examples, self._seed = batches, num_examples, seed
 
     def run(self, params: Params, step: int) -> Iterator[tuple[str, float]]:
@@ -39,6 +39,6 @@ class HeldOutLoss:
             keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(index)
             # Of examples of the next round, which are dropped, any time will do.
             t = np.minimum((index + 0.5) / self._num_examples, 1.0).astype(np.float32)
-            losses.append(jax.device_get(self._loss_fn(params, batch, keys, t)))
+            losses.append(jax.device_get(self._loss(params, {}, batch, keys, t)))
             done += len(index)
         yield "eval/held_out_loss", float(np.mean(np.concatenate(losses)[: self._num_examples]))

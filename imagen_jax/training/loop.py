@@ -1,6 +1,7 @@
 """The training loop: restore, step, log, evaluate, save."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +20,13 @@ from imagen_jax.training.clock import Clock
 from imagen_jax.training.metrics import MetricWriter
 from imagen_jax.training.parallel import Parallel
 from imagen_jax.training.profile import Profiler
-from imagen_jax.training.state import TrainState
+from imagen_jax.training.state import Frozen, TrainState
 from imagen_jax.training.step import NUM_LEVELS, Metrics
+from imagen_jax.training.tasks import Task
 from imagen_jax.training.watchdog import Watchdog
 from imagen_jax.types import Params
 
-# (ema_params, step) -> names with numbers, or with pictures uint8 [H,W,3]: `evaluation.base.Evaluator`.
+# (merged averaged parameters, step) -> names with numbers, or pictures uint8 [H,W,3]: `evaluation.base.Evaluator`.
 EvaluateFn = Callable[[Params, int], Iterator[tuple[str, float | np.ndarray]]]
 
 # How a run ended: all steps done, or stopped by SIGTERM or Ctrl-C.
@@ -34,43 +36,61 @@ Ending = Literal["done", "terminated", "interrupted"]
 _MAX_SKIPPED_IN_ROW = 20
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How long a run is, and what it does how often.
+
+    Attributes:
+      num_steps: of the whole run.
+      batch_size: images a step, all devices together.
+      log_every, checkpoint_every: steps; the last step does both, and all evaluations.
+      keep_checkpoints: how many stay on disk, the newest.
+      stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
+      seconds_at_peak: a step's, if the devices did nothing but its operations; for the metric share_of_peak.
+      profile_steps: see `Profiler`; traces are in WORKDIR/profile.
+      description: of the run, such as its config; TensorBoard shows it.
+    """
+
+    num_steps: int
+    batch_size: int
+    log_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    stall_s: float = 0.0
+    seconds_at_peak: float | None = None
+    profile_steps: range = range(0)
+    description: str = ""
+
+
 def train(
+    task: Task,
     state: TrainState,
+    frozen: Frozen,
     run: Parallel,
     batches: grain.DatasetIterator,
     key: jax.Array,
     *,
     workdir: Path,
-    num_steps: int,
-    batch_size: int,
-    log_every: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-    evaluators: Sequence[tuple[int, EvaluateFn]],
-    seconds_at_peak: float | None = None,
+    settings: LoopSettings,
+    evaluators: Sequence[tuple[int, EvaluateFn]] = (),
     check_claim: Callable[[], None] = lambda: None,
-    stall_s: float = 0.0,
-    profile_steps: range = range(0),
-    description: str = "",
 ) -> tuple[TrainState, Ending]:
-    """Trains to `num_steps`, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
+    """Trains to the last step, going on from the newest checkpoint in `workdir`; a resumed run ends with the same bits.
 
     On several hosts all call it, with the same arguments but for `batches`. The first writes what comes of it.
 
     Args:
+      task: what is learned; its `merge` makes the parameters that evaluators are given.
       state: a fresh state on the devices; a checkpoint replaces it.
+      frozen: the frozen parameters on the devices, and where they are from.
       run: the step on devices.
       batches: of `data.pipeline.prefetch_to_devices`, where `run` wants them.
       key: the run's PRNG key.
-      batch_size: images a step, all devices together.
-      log_every, checkpoint_every: steps; the last step does both, and all evaluations.
+      workdir: of the run.
+      settings: how long the run is, and what it does how often.
       evaluators: each with its interval in steps; called with the EMA parameters, on all hosts, after the step's
         checkpoint: what a kill interrupts is not done again.
-      seconds_at_peak: a step's, if the devices did nothing but its operations; for the metric share_of_peak.
       check_claim: `Claim.check`, called before each save.
-      stall_s: ends the process when nothing has been done for so long; 0: never. See `Watchdog`.
-      profile_steps: see `Profiler`; traces are in WORKDIR/profile.
-      description: of the run, such as its config; TensorBoard shows it.
 
     Returns:
       The state, and how the run ended; a stop by a signal to one of the hosts ends all of them after the same step,
@@ -78,17 +98,18 @@ def train(
 
     Raises:
       NotFiniteError: 20 steps in a row were skipped, or all of them.
-      InputError: `workdir` holds another network's checkpoint, or `check_claim` raises it.
+      InputError: `workdir` holds another network's checkpoint, or one with other frozen parameters; or `check_claim`
+        raises it.
       StorageError: the disk of `workdir` is full, read-only or gone.
     """
     # 1. Where were we?
     closing = contextlib.ExitStack()  # calls all of what it is given, the last one first, even if one fails
-    watchdog = Watchdog(stall_s)
+    watchdog = Watchdog(settings.stall_s)
     closing.callback(watchdog.close)
     stop = closing.enter_context(hosts.StopRequest())
     closing.callback(batches.close)
     watchdog.feed()
-    checkpointer = Checkpointer(workdir, keep=keep_checkpoints)
+    checkpointer = Checkpointer(workdir, keep=settings.keep_checkpoints, frozen=frozen)
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(state, batches)
         logging.info("Going on from step %d in %s", int(state.step), workdir)
@@ -96,11 +117,12 @@ def train(
     writer = MetricWriter(workdir, first_step=first_step) if hosts.is_first() else None
     if writer:
         closing.callback(writer.close)
-        if description:
-            writer.text(first_step, "config", description)
-    clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=batch_size)
+        if settings.description:
+            writer.text(first_step, "config", settings.description)
+    num_steps = settings.num_steps
+    clock = Clock(first_step=first_step, num_steps=num_steps, batch_size=settings.batch_size)
     closing.callback(clock.close)
-    profiler = Profiler(workdir / "profile", profile_steps)
+    profiler = Profiler(workdir / "profile", settings.profile_steps)
     closing.callback(profiler.close)
     # The last checkpoint is only safe once it is waited for, however the loop ends.
     closing.callback(checkpointer.close)
@@ -121,9 +143,10 @@ def train(
                 # The previous step is still under way, so that the devices stay busy; but no more than that one is
                 # ahead.
                 _check_finite(pending[-2], step=step - 1, checkpointer=checkpointer)
+            checkpointer.check()
             profiler.before(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = run.step(state, batch, key)
+                state, metrics = run.step(state, frozen.params, batch, key)
             pending.append(metrics)
             step += 1
             profiler.after(step, metrics)
@@ -136,12 +159,12 @@ def train(
             # 3. Log. Every checkpoint and evaluation comes after a look at the numbers, so that no bad state is kept.
             stopping = stop.received(step)
             last = step == num_steps or stopping
-            save = last or step % checkpoint_every == 0
+            save = last or step % settings.checkpoint_every == 0
             due = [evaluator for every, evaluator in evaluators if last or step % every == 0]
-            if last or save or due or step % log_every == 0:
+            if last or save or due or step % settings.log_every == 0:
                 for number, metrics in enumerate(pending[-2:], start=step + 1 - len(pending[-2:])):
                     skipped = _check_finite(metrics, step=number, checkpointer=checkpointer)
-                values = _means(pending) | _rates(clock, step, seconds_at_peak)
+                values = _means(pending) | _rates(clock, step, settings.seconds_at_peak)
                 pending = []
                 if writer:
                     writer.scalars(step, values)
@@ -154,7 +177,8 @@ def train(
             elif save:
                 _say_unsaved(step, skipped, checkpointer, ended=step == num_steps)
             if due and not stopping:
-                ema_params = hosts.on_this_host(state.ema_params)
+                averaged, fixed = hosts.on_this_host((state.ema_params, frozen.params))
+                ema_params = task.merge(averaged, fixed)
                 for evaluator in due:
                     watchdog.feed()
                     _write(writer, step, evaluator(ema_params, step))

@@ -3,7 +3,8 @@
 pmap: the state is replicated, and gradients are averaged over the mapped axis. zero1 (arXiv 1910.02054): optimizer
 state and average are divided among the devices, of more than 32 among groups of 32. fsdp: parameters too, which are
 gathered in the type that the network computes in. In that type zero1 and fsdp also sum gradients over the devices of
-TPUs, as their compiler has it; pmap sums them in float32.
+TPUs, as their compiler has it; pmap sums them in float32. Frozen parameters lie as the trainable ones do: whole on each
+device with pmap and zero1, divided with fsdp.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from imagen_jax.registry import lookup
 from imagen_jax.training.state import TrainState
-from imagen_jax.training.step import Metrics
-from imagen_jax.types import Batch
+from imagen_jax.training.step import Metrics, Placement
+from imagen_jax.types import Batch, Params
 
 AXIS = "batch"
 _REPLICAS, _SHARDS = "replicas", "shards"
@@ -28,8 +29,8 @@ _MAX_SHARDS = 32
 # The last layer too, which is used in float32, and so must not be sent in another type.
 _SMALL = 2**16
 
-StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-# `step.train_step` with all but state, batch, key, axis_name, gather, scatter and place.
+StepFn = Callable[[TrainState, Params, Batch, jax.Array], tuple[TrainState, Metrics]]
+# `step.train_step` with all but state, frozen, batch, key and placement.
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
@@ -39,12 +40,14 @@ class Parallel(NamedTuple):
     Attributes:
       step: compiled; donates the state, so that the old one can't be used after the step.
       state_sharding: where the state must lie; a tree like it.
+      frozen_sharding: where frozen parameters must lie; a tree like them.
       batch_sharding: where a batch must lie, of which each host gives its own part.
       device_axis: whether that part is [devices, B / devices, ...] instead of [B,...].
     """
 
     step: StepFn
     state_sharding: Any
+    frozen_sharding: Any
     batch_sharding: NamedSharding
     device_axis: bool
 
@@ -60,16 +63,22 @@ class Parallel(NamedTuple):
         return jax.tree.map(whole, state, self.state_sharding)
 
 
-def parallelise(strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+def parallelise(
+    strategy: str, train_step: TrainStep, devices: Sequence[Any], state: Any, frozen: Params | None = None
+) -> Parallel:
     """`train_step` by the strategy of this name, a key of `STRATEGIES`.
 
     Args:
+      strategy: its name.
+      train_step: `step.train_step` of a task.
+      devices: that it runs on.
       state: its arrays, or their shapes.
+      frozen: the frozen parameters, or their shapes; None: there are none.
 
     Raises:
       InputError: there is no such strategy.
     """
-    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state)
+    return lookup(STRATEGIES, strategy, what="strategy")(train_step, devices, state, frozen or {})
 
 
 def all_devices() -> list[Any]:
@@ -82,11 +91,21 @@ def replicate(tree: Any, devices: Sequence[Any]) -> Any:
     return jax.device_put(tree, NamedSharding(_mesh(devices), P()))
 
 
-def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel:
+def put_start(start: Params, devices: Sequence[Any]) -> Any:
+    """Puts parameters that each host has as numpy arrays on all devices, of which each takes its own part."""
+    mesh = _sharded_mesh(devices)
+
+    def put(leaf: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, _divide(mesh, leaf), lambda index: leaf[index])
+
+    return jax.tree.map(put, start)
+
+
+def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any, frozen: Any) -> Parallel:
     step = jax.pmap(
-        partial(train_step, axis_name=AXIS),
+        partial(train_step, placement=Placement(axis_name=AXIS)),
         axis_name=AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, None, 0, None),
         out_axes=None,
         devices=devices,
         donate_argnums=(0,),
@@ -95,26 +114,28 @@ def _pmap(train_step: TrainStep, devices: Sequence[Any], state: Any) -> Parallel
     # pmap takes from each host what is for its own devices.
     here = [device for device in devices if device.process_index == jax.process_index()]
     batch_sharding = NamedSharding(_mesh(here), P(AXIS))
-    return Parallel(step, jax.tree.map(lambda _: replicated, state), batch_sharding, device_axis=True)
+    state_sharding, frozen_sharding = jax.tree.map(lambda _: replicated, (state, frozen))
+    return Parallel(step, state_sharding, frozen_sharding, batch_sharding, device_axis=True)
 
 
-def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard_params: bool) -> Parallel:
+def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, frozen: Any, *, shard_params: bool) -> Parallel:
     """Under `jax.jit`: the compiler puts in the collectives that the shardings ask for."""
-    shards = max(n for n in range(1, _MAX_SHARDS + 1) if len(devices) % n == 0)
-    mesh = Mesh(np.array(devices).reshape(-1, shards), (_REPLICAS, _SHARDS))
+    mesh = _sharded_mesh(devices)
     whole: Any = NamedSharding(mesh, P())
     divided = partial(_divide, mesh)
+    of_params: Any = divided if shard_params else lambda _: whole
     sharding = TrainState(
         step=whole,
         skipped_in_row=whole,
-        params=jax.tree.map(divided if shard_params else lambda _: whole, state.params),
+        params=jax.tree.map(of_params, state.params),
         opt_state=jax.tree.map(divided, state.opt_state),
         ema_params=jax.tree.map(divided, state.ema_params),
     )
+    frozen_sharding = jax.tree.map(of_params, frozen)
 
     def gather(params: Any, compute_dtype: Any) -> Any:
         if shard_params:
-            params = jax.tree.map(partial(_cast_kernel, compute_dtype), params, sharding.params)
+            params = jax.tree.map(lambda leaf: _cast_kernel(compute_dtype, leaf, divided(leaf)), params)
         return jax.lax.with_sharding_constraint(params, whole)
 
     # Without gather and scatter the compiler may divide the computation of a convolution by its channels, which moves
@@ -125,12 +146,12 @@ def _sharded(train_step: TrainStep, devices: Sequence[Any], state: Any, *, shard
     place = partial(jax.lax.with_sharding_constraint, shardings=sharding.params)
     batch_sharding = NamedSharding(mesh, P((_REPLICAS, _SHARDS)))
     step = jax.jit(
-        partial(train_step, axis_name=None, gather=gather, scatter=scatter, place=place),
-        in_shardings=(sharding, batch_sharding, whole),
+        partial(train_step, placement=Placement(gather=gather, scatter=scatter, place=place)),
+        in_shardings=(sharding, frozen_sharding, batch_sharding, whole),
         out_shardings=(sharding, whole),
         donate_argnums=(0,),
     )
-    return Parallel(step, sharding, batch_sharding, device_axis=False)
+    return Parallel(step, sharding, frozen_sharding, batch_sharding, device_axis=False)
 
 
 def _divide(mesh: Mesh, leaf: Any) -> NamedSharding:
@@ -157,7 +178,12 @@ def _mesh(devices: Sequence[Any]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any], Parallel]] = {
+def _sharded_mesh(devices: Sequence[Any]) -> Mesh:
+    shards = max(n for n in range(1, _MAX_SHARDS + 1) if len(devices) % n == 0)
+    return Mesh(np.array(devices).reshape(-1, shards), (_REPLICAS, _SHARDS))
+
+
+STRATEGIES: Mapping[str, Callable[[TrainStep, Sequence[Any], Any, Any], Parallel]] = {
     "pmap": _pmap,
     "zero1": partial(_sharded, shard_params=False),
     "fsdp": partial(_sharded, shard_params=True),

@@ -1,19 +1,18 @@
-"""The pure train step: (state, batch, key) -> state, metrics. `parallel` runs it on devices."""
+"""The pure train step: (state, frozen parameters, batch, key) -> state, metrics. `parallel` runs it on devices."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from imagen_jax.conditions import Condition, inputs
 from imagen_jax.conditions.keys import training_keys
 from imagen_jax.diffusion import objective
-from imagen_jax.diffusion.schedules import Schedule
 from imagen_jax.training import ema
 from imagen_jax.training.state import TrainState
+from imagen_jax.training.tasks import Task
 from imagen_jax.types import Batch, Params
 
 Metrics = dict[str, jax.Array]
@@ -22,65 +21,62 @@ Metrics = dict[str, jax.Array]
 NUM_LEVELS = 5
 
 
-class LossFn(Protocol):
-    """(params, batch, keys [B], t [B] or None) -> loss [B]; without t, the times are drawn from the keys."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a step computes.
 
-    def __call__(self, params: Params, batch: Batch, keys: jax.Array, t: jax.Array | None = None) -> jax.Array: ...
-
-
-def make_loss_fn(
-    model: nn.Module, *, conditions: Sequence[Condition], schedule: Schedule, prediction: str, weighting: str
-) -> LossFn:
-    """The loss of a stage, with what its conditions make of a batch in training.
-
-    Args:
-      model: a network of `models`, called as `UNet.__call__`.
-      conditions: what the network is told.
-      schedule, prediction, weighting: see `diffusion.objective.diffusion_loss`.
+    Attributes:
+      ema_decay: of the average of the parameters.
+      learning_rate: of the optimizer, by the number of its updates; only to be reported.
+      stratified_times: spread the times evenly over the global batch (`objective.stratified_times`), instead of drawing
+        each by itself.
+      accumulate_steps: compute the gradient in so many equal parts of B, one after the other, and average them: the
+        activations of one part at a time, for one update.
+      unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
+        are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
+      compute_dtype: what the network casts its large kernels to before it uses them.
     """
 
-    def loss_fn(params: Params, batch: Batch, keys: jax.Array, t: jax.Array | None = None) -> jax.Array:
-        image = jnp.asarray(batch["image"])
-        seen = inputs.for_training(conditions, batch, keys, shape=image.shape[1:])
-
-        def network(z: jax.Array, logsnr: jax.Array) -> jax.Array:
-            return cast(jax.Array, model.apply({"params": params}, z, logsnr, seen))
-
-        return objective.diffusion_loss(
-            network,
-            image,
-            keys=training_keys(keys, "loss"),
-            t=t,
-            schedule=schedule,
-            prediction=prediction,
-            weighting=weighting,
-        )
-
-    return loss_fn
+    ema_decay: float
+    learning_rate: optax.Schedule | None = None
+    stratified_times: bool = False
+    accumulate_steps: int = 1
+    unroll: bool = False
+    compute_dtype: Any = jnp.float32
 
 
-def loss_times(keys: jax.Array) -> jax.Array:
-    """Draws the times [B] that a loss of `make_loss_fn` draws from the same `keys` [B] when it is given none."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a step's arrays lie, which a strategy of `parallel` says. The default: all on one device.
+
+    Attributes:
+      axis_name: the mapped axis over which losses and gradients are averaged; None: there is none.
+      gather: of parameters before they are used, in their own type or the one given.
+      scatter: of gradients, and of parameters before the update.
+      place: of the updated parameters.
+    """
+
+    axis_name: str | None = None
+    gather: Callable[[Params, Any], Params] = lambda params, compute_dtype: params
+    scatter: Callable[[Params], Params] = lambda grads: grads
+    place: Callable[[Params], Params] = lambda params: params
+
+
+def draw_times(keys: jax.Array) -> jax.Array:
+    """Draws the time [B] of each example, uniform in [0, 1], from the examples' keys [B]."""
     return objective.draw_times(training_keys(keys, "loss"))
 
 
 def train_step(
     state: TrainState,
+    frozen: Params,
     batch: Batch,
     key: jax.Array,
     *,
-    loss_fn: LossFn,
+    task: Task,
     optimizer: optax.GradientTransformation,
-    ema_decay: float,
-    axis_name: str | None,
-    learning_rate: optax.Schedule | None = None,
-    stratified_times: bool = False,
-    accumulate_steps: int = 1,
-    unroll: bool = False,
-    compute_dtype: Any = jnp.float32,
-    gather: Callable[[Params, Any], Params] = lambda params, compute_dtype: params,
-    scatter: Callable[[Params], Params] = lambda grads: grads,
-    place: Callable[[Params], Params] = lambda params: params,
+    settings: StepSettings,
+    placement: Placement = Placement(),
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of the batch.
 
@@ -89,19 +85,13 @@ def train_step(
 
     Args:
       state: the same on all devices.
+      frozen: parameters that the loss needs besides the state's; {}: none.
       batch: arrays [B,...], this device's share.
       key: the run's key, the same at every step.
-      learning_rate: of the optimizer, by the number of its updates; only to be reported.
-      axis_name: the mapped axis over which losses and gradients are averaged; None on a single device.
-      stratified_times: spread the times evenly over the global batch (`objective.stratified_times`), instead of drawing
-        each by itself.
-      accumulate_steps: compute the gradient in so many equal parts of B, one after the other, and average them: the
-        activations of one part at a time, for one update.
-      unroll: write the parts out instead of looping over them. For CPUs, where gradients of convolutions inside a loop
-        are 7 to 29 times slower; but there XLA keeps the activations of all parts, and no memory is saved.
-      compute_dtype: what the network casts its large kernels to before it uses them.
-      gather, scatter, place: by `parallel`: of parameters before they are used, in their own type or compute_dtype; of
-        gradients, and of parameters before the update; of the updated parameters.
+      task: what is learned.
+      optimizer: makes updates of gradients.
+      settings: how the step computes.
+      placement: where its arrays lie.
 
     Returns:
       The new state, and scalars: loss, grad_norm, param_norm, update_norm, learning_rate (if given), float32;
@@ -109,6 +99,7 @@ def train_step(
       of how many examples (both over the number of devices). Where the loss or the gradient's norm is not finite,
       parameters, optimizer and average stay what they are.
     """
+    axis_name = placement.axis_name
     local_size = batch["image"].shape[0]
     first, batch_size = 0, local_size
     if axis_name is not None:
@@ -117,24 +108,28 @@ def train_step(
     index = first + jnp.arange(local_size)
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(lambda index: jax.random.fold_in(step_key, index))(index)
-    if stratified_times:
+    if settings.stratified_times:
         # Folded with the index after the last example's, whose key is nobody's.
         t = objective.stratified_times(jax.random.fold_in(step_key, batch_size), index=index, batch_size=batch_size)
     else:
-        # What the loss would draw by itself: here, because losses are reported by it.
-        t = loss_times(keys)
+        t = draw_times(keys)
 
+    frozen = placement.gather(frozen, settings.compute_dtype)
     (loss, levels), grads = _mean_loss_and_gradient(
-        loss_fn, gather(state.params, compute_dtype), (batch, keys, t), num_parts=accumulate_steps, unroll=unroll
+        lambda params, *part: task.loss(params, frozen, *part),
+        placement.gather(state.params, settings.compute_dtype),
+        (batch, keys, t),
+        num_parts=settings.accumulate_steps,
+        unroll=settings.unroll,
     )
     if axis_name is not None:
         loss, levels, grads = jax.lax.pmean((loss, levels, grads), axis_name)
     # The update reads and writes each number many times over: of its own part of the parameters alone.
-    grads, own_params = scatter(grads), scatter(state.params)
+    grads, own_params = placement.scatter(grads), placement.scatter(state.params)
     grads = jax.tree.map(lambda grad, param: grad.astype(param.dtype), grads, own_params)
     updates, opt_state = optimizer.update(grads, state.opt_state, own_params)
     params = cast(Params, optax.apply_updates(own_params, updates))
-    ema_params = ema.update(state.ema_params, params, step=state.step, decay=ema_decay)
+    ema_params = ema.update(state.ema_params, params, step=state.step, decay=settings.ema_decay)
     grad_norm = optax.tree.norm(grads)
     ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
@@ -145,7 +140,7 @@ def train_step(
     new_state = TrainState(
         step=state.step + 1,
         skipped_in_row=jnp.where(ok, 0, state.skipped_in_row + 1),
-        params=keep(place(params), state.params),
+        params=keep(placement.place(params), state.params),
         opt_state=keep(opt_state, state.opt_state),
         ema_params=keep(ema_params, state.ema_params),
     )
@@ -159,17 +154,17 @@ def train_step(
         "update_norm": optax.tree.norm(updates),
         "skipped_in_row": new_state.skipped_in_row,
     }
-    if learning_rate is not None:
+    if settings.learning_rate is not None:
         # The optimizer's own count: a skipped step is none of its updates.
         _, num_updates = optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")[0]
-        metrics["learning_rate"] = jnp.asarray(learning_rate(num_updates), jnp.float32)
+        metrics["learning_rate"] = jnp.asarray(settings.learning_rate(num_updates), jnp.float32)
     return new_state, metrics
 
 
 def _mean_loss_and_gradient(
-    loss_fn: LossFn, params: Params, examples: Any, *, num_parts: int, unroll: bool
+    loss_fn: Callable[..., jax.Array], params: Params, examples: Any, *, num_parts: int, unroll: bool
 ) -> tuple[tuple[jax.Array, jax.Array], Params]:
-    """The mean loss of `examples`, arguments of `loss_fn` of [B,...], and its gradient, in `num_parts` parts.
+    """The mean loss of `examples`, arguments [B,...] of `loss_fn` after `params`, and its gradient, in parts.
 
     Returns:
       (loss, sums and counts by noise level [2, NUM_LEVELS]), gradient.

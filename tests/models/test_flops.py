@@ -199,8 +199,8 @@ def test_a_training_step_takes_three_forward_passes(name):
     if low_res_size:
         batch["low_res"] = array(2, low_res_size, low_res_size, 3)
     key = jax.random.key(0)
-    state = jax.eval_shape(build.create(config, text_width=4096), key)
-    step = count_flops(partial(build.step(config), axis_name=None), state, batch, key)
+    state, _ = build.shapes(config, text_width=4096)
+    step = count_flops(build.step(config), state, {}, batch, key)
     forward = count_flops(build.model(config).apply, {"params": state.params}, **inputs_of(config, batch_size=2))
     # The optimizer and the average of parameters take some 10 operations a parameter.
     assert step == pytest.approx(3 * forward, rel=0.02)

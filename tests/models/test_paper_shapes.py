@@ -11,6 +11,7 @@ import pytest
 
 from imagen_jax import build
 from imagen_jax.training.state import count_parameters
+from imagen_jax.training.step import draw_times
 from tests.randomised import randomised
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -26,7 +27,7 @@ def load(name):
 )
 def test_parameter_counts_are_the_papers(name, at_least, at_most):
     # T5-XXL's width. Shapes only: no memory.
-    state = jax.eval_shape(build.create(load(name), text_width=4096), jax.random.key(0))
+    state, _ = build.shapes(load(name), text_width=4096)
     assert at_least < count_parameters(state.params) < at_most
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
 
@@ -50,7 +51,7 @@ def test_every_parameter_learns_at_true_resolution(name, size, low_res_size, cha
     config.model.update(changes)
     config.data.max_tokens = 8
     config.diffusion.caption_drop_rate = 0.0
-    state = jax.eval_shape(build.create(config, text_width=32), jax.random.key(0))
+    state, _ = build.shapes(config, text_width=32)
     rng = np.random.default_rng(1)
     batch = {
         "image": rng.uniform(-1, 1, (1, size, size, 3)).astype(np.float32),
@@ -59,8 +60,9 @@ def test_every_parameter_learns_at_true_resolution(name, size, low_res_size, cha
     }
     if low_res_size:
         batch["low_res"] = rng.uniform(-1, 1, (1, low_res_size, low_res_size, 3)).astype(np.float32)
-    loss_fn, keys = build.loss_fn(config), jax.random.split(jax.random.key(0), 1)
-    loss, grads = jax.jit(jax.value_and_grad(lambda params: jnp.mean(loss_fn(params, batch, keys))))(
+    task, keys = build.task(config), jax.random.split(jax.random.key(0), 1)
+    t = draw_times(keys)
+    loss, grads = jax.jit(jax.value_and_grad(lambda params: jnp.mean(task.loss(params, {}, batch, keys, t))))(
         randomised(state.params)
     )
     assert 0 < loss < 100
@@ -68,7 +70,6 @@ def test_every_parameter_learns_at_true_resolution(name, size, low_res_size, cha
         assert np.all(np.isfinite(grad)), jax.tree_util.keystr(path)
         assert np.any(grad), jax.tree_util.keystr(path)
     # The whole step keeps shapes and types. By shapes only: to compile Adafactor for all arrays takes half a minute.
-    step = partial(build.step(config), axis_name=None)
-    after, _ = jax.eval_shape(step, state, batch, jax.random.key(0))
+    after, _ = jax.eval_shape(build.step(config), state, {}, batch, jax.random.key(0))
     describe = partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
     assert describe(after) == describe(state)

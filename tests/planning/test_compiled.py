@@ -1,4 +1,3 @@
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -110,7 +109,7 @@ def test_an_answer_was_compiled_even_if_the_search_is_cut_short():
 def test_the_compiler_says_what_a_step_takes(strategy):
     shapes = jax.eval_shape(lambda: tiny.state())
     batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in tiny.batch().items()}
-    measured = compile_step(strategy, tiny.step(), parse_topology("v5e:2x2"), shapes, batch)
+    measured = compile_step(strategy, tiny.step(), parse_topology("v5e:2x2"), shapes, {}, batch)
     assert measured.fits(15.75)
     assert 0 < measured.seconds < 0.1
     assert measured.collectives["all-reduce"].num_bytes > 0
@@ -124,7 +123,7 @@ def test_fsdp_gathers_kernels_in_the_type_they_are_used_in(monkeypatch):
     batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in tiny.batch().items()}
     gathered = {}
     for dtype in (jnp.float32, jnp.bfloat16):
-        step = partial(tiny.step(model=tiny.MODEL.clone(dtype=dtype)), compute_dtype=dtype)
-        measured = compile_step("fsdp", step, parse_topology("v5e:2x2"), shapes, batch)
+        step = tiny.step(task=tiny.task(tiny.MODEL.clone(dtype=dtype)), compute_dtype=dtype)
+        measured = compile_step("fsdp", step, parse_topology("v5e:2x2"), shapes, {}, batch)
         gathered[dtype] = measured.collectives["all-gather"].num_bytes
     assert 0.45 < gathered[jnp.bfloat16] / gathered[jnp.float32] < 0.55

@@ -4,6 +4,7 @@ from imagen_jax.planning.collectives import Collectives
 from imagen_jax.planning.compiled import Compiled
 from imagen_jax.planning.topology import parse_topology
 from imagen_jax.planning.work import Work, count_work, describe_compiled, describe_work, what_would_fit
+from imagen_jax.training.selection import select
 from imagen_jax.training.state import count_parameters
 from tests.training import tiny
 
@@ -18,13 +19,19 @@ COMPILED = Compiled(
 
 def test_work_is_counted_for_one_image_whatever_the_batch():
     params = tiny.state().params
+    some, others = select(params, ["*bias"])
     works = []
     for size in (8, 16):
         batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in tiny.batch(size=size).items()}
-        works.append(count_work(tiny.loss_fn(), params, batch))
+        works.append(count_work(tiny.task(), params, {}, batch))
     assert works[0]._replace(batch_size=16) == works[1]
     assert works[0].parameters == count_parameters(params)
     assert 2.5 < works[0].step_flops / works[0].forward_flops < 3.2
+    # What is frozen needs no gradients of its own.
+    partly = count_work(tiny.task(trainable=["*bias"]), some, others, batch)
+    assert (partly.parameters, partly.frozen) == (works[0].parameters, count_parameters(others))
+    assert partly.forward_flops == works[0].forward_flops
+    assert 1.8 < partly.step_flops / partly.forward_flops < 2.3
 
 
 def test_the_work_is_described_with_its_floor():

@@ -49,9 +49,9 @@ def stage_config(image_size: int, encoder: Path, **changes: Any) -> StageConfig:
     return StageConfig(**values | changes)
 
 
-def params_of(image_size: int, encoder: Path) -> Params:
+def params_of(image_size: int, encoder: Path, *, scale: float = 0.1) -> Params:
     shapes = unflatten_dict(parameter_shapes(stage_config(image_size, encoder)), sep="/")
-    return jax.tree.map(lambda leaf: 0.1 * leaf, randomised(shapes))
+    return jax.tree.map(lambda leaf: scale * leaf, randomised(shapes))
 
 
 def renew_digests(cascade: Path) -> None:
@@ -67,11 +67,11 @@ def make_format_1(cascade: Path) -> None:
     (cascade / "cascade.json").write_text(json.dumps({"format_version": 1, "stages": index["stages"]}))
 
 
-def write(folder: Path, *, sizes: tuple[int, ...] = (8, 16), copy_encoder: bool = True) -> Path:
-    """Writes folder/encoder and folder/cascade, and returns the latter."""
+def write(folder: Path, *, sizes: tuple[int, ...] = (8, 16), copy_encoder: bool = True, scale: float = 0.1) -> Path:
+    """Writes folder/encoder and folder/cascade, and returns the latter; the larger the scale, the more captions say."""
     encoder = folder / "encoder"
     write_encoder(encoder)
     configs = [stage_config(size, encoder) for size in sizes]
-    params = [params_of(size, encoder) for size in sizes]
+    params = [params_of(size, encoder, scale=scale) for size in sizes]
     write_cascade(folder / "cascade", configs, params, encoder_folder=encoder if copy_encoder else None)
     return folder / "cascade"

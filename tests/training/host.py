@@ -23,7 +23,7 @@ def run(strategy: str, num_steps: int):
     """State and losses of this host's part in some steps; as one host does all of them, in test_hosts.py."""
     optimizer = tiny.sgd()
     initial = tiny.state_of(tiny.state().params, optimizer)
-    on_devices = parallel.parallelise(strategy, tiny.step(optimizer=optimizer), parallel.all_devices(), initial)
+    on_devices = parallel.parallelise(strategy, tiny.step(optimizer), parallel.all_devices(), initial)
     state = jax.jit(lambda: initial, out_shardings=on_devices.state_sharding)()
     part = tiny.BATCH // jax.process_count()
     losses = []
@@ -34,7 +34,7 @@ def run(strategy: str, num_steps: int):
             if on_devices.device_axis:
                 here = here.reshape(jax.local_device_count(), -1, *here.shape[1:])
             batch[name] = jax.make_array_from_process_local_data(on_devices.batch_sharding, here)
-        state, metrics = on_devices.step(state, batch, jax.random.key(1))
+        state, metrics = on_devices.step(state, {}, batch, jax.random.key(1))
         losses.append(float(metrics["loss"]))
     return on_devices.whole(state), np.array(losses)
 

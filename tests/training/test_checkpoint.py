@@ -11,10 +11,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from imagen_jax.errors import EXIT_STORAGE, InputError
+from imagen_jax import storage
+from imagen_jax.errors import EXIT_STORAGE, InputError, StorageError
 from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer, NoCheckpointError, load_ema_params
 from imagen_jax.training.digest import digest
+from imagen_jax.training.selection import select
+from imagen_jax.training.state import Frozen
 from tests.training import tiny
 
 
@@ -74,7 +77,7 @@ def test_the_average_is_read_alone_for_export(tmp_path):
     state = state.replace(ema_params=jax.tree.map(lambda x: x + 1, state.params))
     # On eight devices; they are read as numpy arrays, on however many there are.
     save(tmp_path, parallel.replicate(state, jax.devices()), steps=[5])
-    params, step = load_ema_params(tmp_path)
+    params, step, _ = load_ema_params(tmp_path)
     assert step == 5
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(state.ema_params))
@@ -144,6 +147,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that orbax gives up
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, caplog, damage):
     state = jax.device_put(tiny.state(seed=1))
     save(tmp_path, state, steps=[1, 2, 3])
@@ -204,7 +208,7 @@ def test_a_checkpoint_with_the_first_digest_is_checked_by_it(tmp_path):
         del meta["digest_version"]
         meta["digests"] = digest(state.replace(step=jax.numpy.int32(step)), version=1)
         path.write_text(json.dumps(meta))
-    assert load_ema_params(tmp_path)[1] == 2
+    assert load_ema_params(tmp_path).step == 2
     flip_a_bit(tmp_path / "checkpoints" / "2")
     checkpointer = Checkpointer(tmp_path, keep=3)
     assert int(checkpointer.restore(jax.device_put(tiny.state()), data()).step) == 1
@@ -228,7 +232,7 @@ def test_where_all_are_damaged_nothing_starts_anew_unasked(tmp_path):
 def test_export_takes_the_newest_whole_one(tmp_path):
     save(tmp_path, tiny.state(), steps=[1, 2])
     empty(tmp_path / "checkpoints" / "2")
-    assert load_ema_params(tmp_path)[1] == 1
+    assert load_ema_params(tmp_path).step == 1
     assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
@@ -268,3 +272,41 @@ def test_a_checkpoint_of_an_earlier_version_is_left_as_it_is(tmp_path):
         checkpointer.restore(tiny.state(), data())
     checkpointer.close()
     assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_frozen_parameters_are_named_with_their_digests_and_others_are_refused(tmp_path):
+    whole = tiny.state()
+    params, frozen = select(whole.params, ["*attention*"])
+    state = tiny.state_of(params, tiny.optimizer())
+    first, batches = Checkpointer(tmp_path, keep=3, frozen=Frozen(frozen, "/a/cascade/stage_8")), tiny.positions()
+    next(batches)
+    first.save(1, jax.device_put(state), batches)
+    first.close()
+
+    averaged = load_ema_params(tmp_path)
+    assert averaged.frozen is not None and averaged.frozen.origin == "/a/cascade/stage_8"
+    assert jax.tree.structure(averaged.params) == jax.tree.structure(params)
+    averaged.frozen.check(frozen)
+    changed = jax.tree.map(lambda leaf: leaf, frozen)
+    changed["conv_in"]["kernel"] = frozen["conv_in"]["kernel"] + 1
+
+    for other, differing in ((changed, "conv_in/kernel"), ({}, "")):
+        again = Checkpointer(tmp_path, keep=3, frozen=Frozen(other, "/another"))
+        with pytest.raises(InputError, match=f'those of "/a/cascade/stage_8" when it was started.*{differing}'):
+            again.restore(jax.device_put(state), tiny.positions())
+        again.close()
+    # Wherever they are now.
+    again = Checkpointer(tmp_path, keep=3, frozen=Frozen(frozen, "/moved"))
+    assert int(again.restore(jax.device_put(state), tiny.positions()).step) == 0
+    again.close()
+
+
+def test_a_write_that_failed_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, keep=3)
+    checkpointer.check()
+    # What orbax's thread logs is remembered: see test_storage.
+    monkeypatch.setattr(storage, "_background", ["No space left on device"])
+    with pytest.raises(StorageError, match=r"can't write checkpoints to .*: No space left on device; make space"):
+        checkpointer.check()
+    monkeypatch.setattr(checkpointer._manager, "wait_until_finished", lambda: pytest.fail("it would wait for others"))
+    checkpointer.close()

@@ -20,21 +20,30 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagen_jax.errors import InputError, NotFiniteError
 from imagen_jax.training.clock import Clock
-from imagen_jax.training.loop import train
+from imagen_jax.training.loop import LoopSettings, train
 from imagen_jax.training.metrics import read_metrics
 from imagen_jax.training.parallel import Parallel
+from imagen_jax.training.state import NOTHING_FROZEN
 from tests.training import tiny
 
 
 def on_one_device(step_fn: Any) -> Parallel:
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("batch",)), PartitionSpec("batch"))
-    return Parallel(step_fn, jax.tree.map(lambda _: sharding, tiny.state()), sharding, device_axis=False)
+    return Parallel(step_fn, jax.tree.map(lambda _: sharding, tiny.state()), {}, sharding, device_axis=False)
 
 
-def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: Any = (), **more: Any) -> Any:
+def run(
+    workdir: Path,
+    *,
+    bad_steps: Any = (),
+    num_steps: int = 6,
+    evaluators: Any = (),
+    check_claim: Any = lambda: None,
+    **settings: Any,
+) -> Any:
     """The loop with a step that only counts; its loss is NaN at `bad_steps`."""
 
-    def step_fn(state, batch, key) -> Any:
+    def step_fn(state, frozen, batch, key) -> Any:
         step = int(state.step) + 1
         bad = step in bad_steps
         skipped = np.int32(state.skipped_in_row + 1 if bad else 0)
@@ -43,18 +52,18 @@ def run(workdir: Path, *, bad_steps: Any = (), num_steps: int = 6, evaluators: A
 
     images = grain.MapDataset.range(8).map(lambda i: {"image": np.zeros((1, 2, 2, 3), np.float32)})
     return train(
+        tiny.task(),
         tiny.state(),
+        NOTHING_FROZEN,
         on_one_device(step_fn),
         iter(images.repeat().to_iter_dataset()),
         jax.random.key(0),
         workdir=workdir,
-        num_steps=num_steps,
-        batch_size=1,
-        log_every=2,
-        checkpoint_every=2,
-        keep_checkpoints=9,
+        settings=LoopSettings(
+            num_steps=num_steps, batch_size=1, log_every=2, checkpoint_every=2, keep_checkpoints=9, **settings
+        ),
         evaluators=[(3, evaluator) for evaluator in evaluators or [lambda *_: iter(())]],
-        **more,
+        check_claim=check_claim,
     )
 
 
@@ -129,11 +138,11 @@ def test_a_workdir_that_another_run_has_taken_is_not_written(tmp_path):
 
 def test_images_that_are_not_scaled_are_refused(tmp_path):
     batches = iter(grain.MapDataset.range(8).map(lambda i: {"image": np.full((1, 2, 2, 3), 255.0)}).to_iter_dataset())
-    settings: Any = {"num_steps": 2, "batch_size": 1, "log_every": 1, "checkpoint_every": 1, "keep_checkpoints": 1}
+    settings = LoopSettings(num_steps=2, batch_size=1, log_every=1, checkpoint_every=1, keep_checkpoints=1)
     with pytest.raises(AssertionError, match=r"must lie in \[-1, 1\]"):
         train(
-            tiny.state(), on_one_device(lambda *_: pytest.fail("no step")), batches, jax.random.key(0),
-            workdir=tmp_path, evaluators=[], **settings,
+            tiny.task(), tiny.state(), NOTHING_FROZEN, on_one_device(lambda *_: pytest.fail("no step")), batches,
+            jax.random.key(0), workdir=tmp_path, settings=settings,
         )  # fmt: skip
 
 

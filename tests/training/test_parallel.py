@@ -13,26 +13,35 @@ from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import InputError
 from imagen_jax.planning.collectives import count_collectives
 from imagen_jax.training import parallel
-from imagen_jax.training.step import train_step
+from imagen_jax.training.selection import ALL, select
 from tests.training import tiny
 
 
-def run(strategy: str, num_devices: int, num_steps: int = 10, dtype: Any = jnp.float32, accumulate_steps: int = 1):
-    """State and losses after some steps."""
+def run(
+    strategy: str,
+    num_devices: int,
+    num_steps: int = 10,
+    dtype: Any = jnp.float32,
+    accumulate_steps: int = 1,
+    trainable: Any = ALL,
+):
+    """State, losses and frozen parameters after some steps."""
     devices, optimizer = jax.devices()[:num_devices], tiny.sgd()
-    state = tiny.state_of(tiny.state().params, optimizer)
-    network = tiny.step(optimizer=optimizer, model=tiny.MODEL.clone(dtype=dtype))
-    step = partial(network, compute_dtype=dtype, accumulate_steps=accumulate_steps, unroll=True)
-    on_devices = parallel.parallelise(strategy, step, devices, state)
+    params, frozen = select(tiny.state().params, trainable)
+    state = tiny.state_of(params, optimizer)
+    task = tiny.task(tiny.MODEL.clone(dtype=dtype), trainable=trainable)
+    step = tiny.step(optimizer, task, compute_dtype=dtype, accumulate_steps=accumulate_steps, unroll=True)
+    on_devices = parallel.parallelise(strategy, step, devices, state, frozen)
     state = jax.device_put(state, on_devices.state_sharding)
+    frozen = jax.device_put(frozen, on_devices.frozen_sharding)
     losses = []
     for index in range(num_steps):
         batch = tiny.batch(index)
         if on_devices.device_axis:
             batch = {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}
-        state, metrics = on_devices.step(state, batch, jax.random.key(1))
+        state, metrics = on_devices.step(state, frozen, batch, jax.random.key(1))
         losses.append(float(metrics["loss"]))
-    return state, losses
+    return state, losses, frozen
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,7 @@ def on_eight():
 
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
 def test_eight_devices_train_as_one_does(on_one, on_eight, strategy):
-    state, losses = on_eight[strategy]
+    state, losses, _ = on_eight[strategy]
     np.testing.assert_allclose(losses, on_one[1], rtol=1e-5)
     for part in ("params", "ema_params"):
         jax.tree.map(
@@ -65,12 +74,38 @@ def test_casting_kernels_before_they_are_gathered_changes_nothing(monkeypatch):
     # in two parts, whose gradients are summed in float32.
     monkeypatch.setattr(parallel, "_SMALL", 1 + tiny.state().params["conv_out"]["kernel"].size)
     settings: Any = {"num_devices": 1, "num_steps": 3, "dtype": jnp.bfloat16, "accumulate_steps": 2}
-    replicated, losses = run("pmap", **settings)
-    divided, same_losses = run("fsdp", **settings)
+    replicated, losses, _ = run("pmap", **settings)
+    divided, same_losses, _ = run("fsdp", **settings)
     np.testing.assert_allclose(same_losses, losses, rtol=1e-6)
     for part in ("params", "ema_params"):
         a, b = (jax.device_get(getattr(state, part)) for state in (divided, replicated))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), a, b)
+
+
+@pytest.mark.parametrize(("strategy", "share"), [("pmap", 1.0), ("zero1", 1.0), ("fsdp", 1 / 8)])
+def test_frozen_parameters_stay_what_they_are_and_are_divided_as_the_others_are(strategy, share, monkeypatch):
+    monkeypatch.setattr(parallel, "_SMALL", 0)
+    settings: Any = {"num_steps": 3, "trainable": ("*attention*",)}
+    alone, losses, before = run("pmap", 1, **settings)
+    state, same_losses, frozen = run(strategy, 8, **settings)
+    np.testing.assert_allclose(same_losses, losses, rtol=1e-5)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, jax.device_get(state.ema_params), jax.device_get(alone.ema_params))
+    trained, fixed = select(tiny.state().params, settings["trainable"])
+    for tree in (before, frozen):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree), fixed)
+    for tree in (state.params, state.ema_params, alone.params):
+        assert jax.tree.structure(tree) == jax.tree.structure(trained)
+        assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.any(a != b)), jax.device_get(tree), trained)))
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(frozen))
+    assert share <= bytes_on_a_device(frozen) / whole < 1.2 * share
+
+
+def test_what_a_training_begins_with_is_put_where_it_is_used():
+    params = {"kernel": np.arange(2.0**18, dtype=np.float32).reshape(512, 512), "bias": np.ones(3, np.float32)}
+    put = parallel.put_start(params, jax.devices())
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(put), params)
+    assert bytes_on_a_device(put) == 2**20 // 8 + 12
 
 
 def bytes_on_a_device(tree):
@@ -82,7 +117,7 @@ def bytes_on_a_device(tree):
     [("pmap", ()), ("zero1", ("opt_state", "ema_params")), ("fsdp", ("opt_state", "ema_params", "params"))],
 )
 def test_a_device_holds_its_share_of_the_state(on_eight, strategy, divided):
-    state, _ = on_eight[strategy]
+    state, _, _ = on_eight[strategy]
     for part in ("opt_state", "ema_params", "params"):
         tree = getattr(state, part)
         share = bytes_on_a_device(tree) / sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
@@ -93,7 +128,7 @@ def test_a_device_holds_its_share_of_the_state(on_eight, strategy, divided):
 def test_many_devices_divide_the_state_in_groups(on_one, monkeypatch):
     monkeypatch.setattr(parallel, "_SMALL", 0)
     monkeypatch.setattr(parallel, "_MAX_SHARDS", 4)
-    state, losses = run("fsdp", 8)
+    state, losses, _ = run("fsdp", 8)
     np.testing.assert_allclose(losses, on_one[1], rtol=1e-5)
     share = bytes_on_a_device(state.params) / sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     assert 1 / 4 <= share < 1.2 / 4
@@ -120,26 +155,25 @@ def test_an_unknown_strategy_is_refused():
         parallel.parallelise("zero3", tiny.step(), jax.devices(), tiny.state())
 
 
-def linear_loss(params, batch, keys, t=None):
-    """Of one 1x1 convolution: compiled at once."""
+class Linear:
+    """A network of one 1x1 convolution: compiled at once."""
 
-    def network(z, logsnr):
-        return z @ params["kernel"] + params["bias"]
+    def loss(self, trainable, frozen, batch, keys, t):
+        def network(z, logsnr):
+            return z @ trainable["kernel"] + trainable["bias"]
 
-    return diffusion_loss(
-        network, jnp.asarray(batch["image"]), keys=keys, t=t, schedule=cosine, prediction="v", weighting="edm"
-    )
+        return diffusion_loss(
+            network, jnp.asarray(batch["image"]), keys=keys, t=t, schedule=cosine, prediction="v", weighting="edm"
+        )
 
 
 @cache
 def run_linear(*, num_devices: int, accumulate_steps: int, unroll: bool = False, stratified_times: bool = False):
     """Parameters and losses of three steps of plain gradient descent: rounding stays as small as it is."""
     devices, optimizer = jax.devices()[:num_devices], optax.sgd(0.1)
-    step = partial(
-        train_step,
-        loss_fn=linear_loss,
-        optimizer=optimizer,
-        ema_decay=0.99,
+    step = tiny.step(
+        optimizer,
+        Linear(),
         stratified_times=stratified_times,
         accumulate_steps=accumulate_steps,
         unroll=unroll,
@@ -149,7 +183,9 @@ def run_linear(*, num_devices: int, accumulate_steps: int, unroll: bool = False,
     pmapped, losses = parallel.parallelise("pmap", step, devices, state).step, []
     for index in range(3):
         image = tiny.batch(index, size=32)["image"]
-        state, metrics = pmapped(state, {"image": image.reshape(num_devices, -1, *image.shape[1:])}, jax.random.key(1))
+        state, metrics = pmapped(
+            state, {}, {"image": image.reshape(num_devices, -1, *image.shape[1:])}, jax.random.key(1)
+        )
         losses.append(float(metrics["loss"]))
     return jax.device_get(state.params), losses
 
@@ -169,7 +205,7 @@ def test_devices_and_parts_do_not_change_what_is_learnt(num_devices, accumulate_
 
 
 def test_the_state_has_no_device_axis(on_eight):
-    for state, _ in on_eight.values():
+    for state, _, _ in on_eight.values():
         shapes = jax.tree.map(lambda x: x.shape, state.params)
         assert shapes == jax.tree.map(lambda x: x.shape, jax.device_get(tiny.state().params))
         assert state.step.shape == ()
@@ -190,7 +226,7 @@ def test_gradients_and_parameters_are_all_that_is_sent(strategy, monkeypatch):
     batch = tiny.batch()
     if on_devices.device_axis:
         batch = {name: value.reshape(8, 1, *value.shape[1:]) for name, value in batch.items()}
-    program = on_devices.step.lower(state, batch, jax.random.key(0)).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
+    program = on_devices.step.lower(state, {}, batch, jax.random.key(0)).compile().as_text()  # pyright: ignore[reportFunctionMemberAccess]
     found = count_collectives(program)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
     # Besides, the loss and the norms of what is divided; a CPU's compiler writes a reduce-scatter as an all-reduce.

@@ -1,4 +1,3 @@
-from functools import partial
 from typing import Any, cast
 
 import jax
@@ -8,14 +7,13 @@ import optax
 import pytest
 
 from imagen_jax.conditions import LowRes, Text
-from imagen_jax.diffusion.schedules import cosine
-from imagen_jax.training.step import loss_times, make_loss_fn, train_step
+from imagen_jax.training.step import draw_times
 from tests.training import tiny
 
 
 @pytest.fixture(scope="module")
 def jitted():
-    return jax.jit(lambda state, batch, key: tiny.step()(state, batch, key, axis_name=None))
+    return jax.jit(lambda state, batch, key: tiny.step()(state, {}, batch, key))
 
 
 class Probe:
@@ -26,13 +24,11 @@ class Probe:
         return jnp.zeros_like(z)
 
 
-SETTINGS = {"schedule": cosine, "prediction": "v", "weighting": "v"}
-
-
 def probe(batch, *conditions):
     network = Probe()
     keys = jax.random.split(jax.random.key(0), len(batch["image"]))
-    make_loss_fn(cast(Any, network), conditions=conditions, **SETTINGS)({}, batch, keys)
+    task = tiny.task(cast(Any, network), conditions=conditions)
+    task.loss({}, {}, batch, keys, draw_times(keys))
     return network.seen
 
 
@@ -60,7 +56,7 @@ def test_steps_learn(jitted):
     batch = tiny.batch()
     # The same times and noises before and after.
     keys = jax.random.split(jax.random.key(5), tiny.BATCH)
-    loss = jax.jit(lambda params: jnp.mean(tiny.loss_fn()(params, batch, keys)))
+    loss = jax.jit(lambda params: jnp.mean(tiny.task().loss(params, {}, batch, keys, draw_times(keys))))
     state = tiny.state()
     before = float(loss(state.params))
     for _ in range(60):
@@ -83,53 +79,61 @@ def test_noise_differs_from_step_to_step(jitted):
     assert float(first["loss"]) != float(second["loss"])
 
 
-def times_of(**settings):
-    """The times that a step asks of its loss."""
-    seen = []
+class Asked:
+    """A task that keeps the times and keys that a step asks its loss with."""
 
-    def loss_fn(params, batch, keys, t=None):
-        seen.append(t)
+    def __init__(self):
+        self.times, self.keys = [], []
+
+    def loss(self, trainable, frozen, batch, keys, t):
+        self.times.append(t)
+        self.keys.append(keys)
         return jnp.zeros(len(keys))
 
-    step = partial(train_step, loss_fn=loss_fn, optimizer=optax.identity(), ema_decay=0.99, axis_name=None, **settings)
+
+def asked(**settings):
+    """By two steps."""
+    task = Asked()
     for index in range(2):
         state = tiny.state_of({}, optax.identity(), step=index)
-        step(state, tiny.batch(size=16), jax.random.key(0))
-    return seen
+        tiny.step(optax.identity(), task, **settings)(state, {}, tiny.batch(size=16), jax.random.key(0))
+    return task
 
 
 def test_stratified_times_are_one_in_each_interval_and_new_at_every_step():
-    first, second = (np.asarray(t) for t in times_of(stratified_times=True))
+    first, second = (np.asarray(t) for t in asked(stratified_times=True).times)
     for t in (first, second):
         np.testing.assert_array_equal(np.sort(np.floor(t * 16)), np.arange(16))
     assert (np.abs(first - second) > 1e-3).all()
 
 
-def test_a_step_takes_the_times_that_its_loss_would_draw_by_itself():
-    batch, keys = tiny.batch(size=16), jax.random.split(jax.random.key(3), 16)
-    by_itself, told = Probe(), Probe()
-    for network, t in ((by_itself, None), (told, loss_times(keys))):
-        make_loss_fn(cast(Any, network), conditions=(tiny.TEXT,), **SETTINGS)({}, batch, keys, t)
-    for name in ("z", "logsnr"):
-        np.testing.assert_array_equal(by_itself.seen[name], told.seen[name])
-    # And they are new at every step.
-    first, second = times_of()
+def test_times_are_drawn_from_the_examples_keys_and_new_at_every_step():
+    task = asked()
+    for keys, t in zip(task.keys, task.times, strict=True):
+        np.testing.assert_array_equal(t, draw_times(keys))
+        # One by one: an example's time is the same in every batch.
+        np.testing.assert_array_equal(t[3:4], draw_times(keys[3:4]))
+    first, second = task.times
     assert (first != second).all()
+
+
+class OfImage:
+    """A task whose loss is the image's first number."""
+
+    def loss(self, trainable, frozen, batch, keys, t):
+        return batch["image"][:, 0, 0, 0] * trainable["one"]
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
 def test_losses_are_summed_by_noise_level(accumulate_steps):
     t = np.array([0.0, 0.19, 0.2, 0.5, 0.95, 1.0, 0.99, 0.81], np.float32)
 
-    def loss_fn(params, batch, keys, t=None):
-        return batch["image"][:, 0, 0, 0] * params["one"]
-
     batch = {"image": np.arange(8.0, dtype=np.float32)[:, None, None, None]}
-    step = partial(train_step, loss_fn=loss_fn, optimizer=optax.identity(), ema_decay=0.99, axis_name=None)
+    step = tiny.step(optax.identity(), OfImage(), accumulate_steps=accumulate_steps)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("imagen_jax.training.step.loss_times", lambda keys: jnp.asarray(t))
+        patch.setattr("imagen_jax.training.step.draw_times", lambda keys: jnp.asarray(t))
         state = tiny.state_of({"one": np.ones((), np.float32)}, optax.identity())
-        _, metrics = step(state, batch, jax.random.key(0), accumulate_steps=accumulate_steps)
+        _, metrics = step(state, {}, batch, jax.random.key(0))
     np.testing.assert_allclose(metrics["level_counts"], [2, 1, 1, 0, 4])
     np.testing.assert_allclose(metrics["level_losses"], [0 + 1, 2, 3, 0, 4 + 5 + 6 + 7])
     assert float(metrics["loss"]) == 3.5
@@ -139,23 +143,20 @@ def test_the_learning_rate_is_that_of_the_update_and_a_skipped_step_is_none():
     schedule = optax.linear_schedule(0.0, 1.0, 10)
     optimizer = optax.adam(schedule)
 
-    def loss_fn(params, batch, keys, t=None):
-        return batch["image"][:, 0, 0, 0] * params["one"]
-
-    step = partial(train_step, loss_fn=loss_fn, optimizer=optimizer, ema_decay=0.99, axis_name=None)
+    step = tiny.step(optimizer, OfImage(), learning_rate=schedule)
     state, rates = tiny.state_of({"one": np.ones((), np.float32)}, optimizer), []
     for value in (1.0, np.inf, 1.0):
         batch = {"image": np.full((4, 1, 1, 1), value, np.float32)}
-        state, metrics = step(state, batch, jax.random.key(0), learning_rate=schedule)
+        state, metrics = step(state, {}, batch, jax.random.key(0))
         rates.append(float(metrics["learning_rate"]))
     np.testing.assert_allclose(rates, [0.0, 0.1, 0.1], rtol=1e-5)
 
 
 # test_parallel has the other numbers of parts, with a smaller network.
 def test_in_two_parts_the_network_learns_the_same(jitted):
-    in_parts = jax.jit(partial(tiny.step(), axis_name=None, accumulate_steps=2))
+    in_parts = jax.jit(tiny.step(accumulate_steps=2))
     whole, metrics = jitted(tiny.state(), tiny.batch(), jax.random.key(0))
-    parts, metrics_of_parts = in_parts(tiny.state(), tiny.batch(), jax.random.key(0))
+    parts, metrics_of_parts = in_parts(tiny.state(), {}, tiny.batch(), jax.random.key(0))
     for name, value in metrics.items():
         np.testing.assert_allclose(metrics_of_parts[name], value, rtol=1e-4)
     # Adam's first step is 1e-3 times the gradient's sign: one that is tiny may change it.

@@ -10,11 +10,11 @@ import optax
 from flax import linen as nn
 
 from imagen_jax.conditions import Text
-from imagen_jax.conditions.inputs import network_shapes
 from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.models import make_model
 from imagen_jax.training.state import TrainState, create_state
-from imagen_jax.training.step import make_loss_fn, train_step
+from imagen_jax.training.step import StepSettings, train_step
+from imagen_jax.training.tasks import Diffusion
 from tests.randomised import randomised
 
 BATCH, SIZE, TOKENS, WIDTH = 8, 8, 4, 8
@@ -54,19 +54,23 @@ def sgd() -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
 
 
-def loss_fn(model: nn.Module = MODEL, **changes: Any):
-    settings = {"conditions": (TEXT,), "schedule": cosine, "prediction": "v", "weighting": "v"}
-    return make_loss_fn(model, **settings | changes)
+def task(model: nn.Module = MODEL, **changes: Any) -> Diffusion:
+    settings: Any = {"conditions": (TEXT,), "shape": (SIZE, SIZE, 3), "schedule": cosine}
+    return Diffusion(model, **settings | {"prediction": "v", "weighting": "v"} | changes)
 
 
-def step(optimizer: optax.GradientTransformation = optimizer(), **changes: Any):  # noqa: B008 (it has no state)
-    return partial(train_step, loss_fn=loss_fn(**changes), optimizer=optimizer, ema_decay=0.99)
+def step(
+    optimizer: optax.GradientTransformation = optimizer(),  # noqa: B008 (it has no state)
+    task: Any = task(),  # noqa: B008 (likewise)
+    **settings: Any,
+):
+    settings = {"ema_decay": 0.99} | settings
+    return partial(train_step, task=task, optimizer=optimizer, settings=StepSettings(**settings))
 
 
 @cache
 def _shapes() -> TrainState:
-    shapes = network_shapes((TEXT,), (SIZE, SIZE, 3))
-    return jax.eval_shape(lambda key: create_state(MODEL, optimizer(), key, shapes), jax.random.key(0))
+    return jax.eval_shape(partial(create_state, task(), optimizer()), jax.random.key(0))[0]
 
 
 def state_of(params: Any, optimizer: optax.GradientTransformation, *, step: int = 0) -> TrainState:

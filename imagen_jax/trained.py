@@ -1,0 +1,179 @@
+"""Trained parameters, of a cascade's stage or of a run: what an export writes, and what a training may begin with."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from flax.traverse_util import flatten_dict
+
+from imagen_jax import build
+from imagen_jax.errors import InputError
+from imagen_jax.files import user_path
+from imagen_jax.models import make_model
+from imagen_jax.registry import is_import_path
+from imagen_jax.sampling.folder import CONFIG, INDEX, STAGE_FILE, open_stage, read_stage_config
+from imagen_jax.sampling.stage_config import StageConfig, parameter_shapes
+from imagen_jax.training.checkpoint import load_ema_params
+from imagen_jax.types import Params
+from imagen_jax.workdir import read_run_config
+
+_SHOWN = 10
+# How a network computes, which may change; all else is what it is.
+_HOW = ("parent", "name", "dtype", "remat")
+# What a training may deliberately change, and so is only said: of `StageConfig`.
+_SAID = ("image_size", "low_res_size", "schedule", "prediction", "max_tokens", "max_aug_level", "encoder_fingerprint")
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      folder: it was read from.
+      stage: what it is.
+      load: reads its parameters: the averaged ones, as a nested dict of numpy arrays.
+    """
+
+    folder: Path
+    stage: StageConfig
+    load: Callable[[], Params]
+
+
+def open_trained(folder: str | Path, *, allow_modules: Collection[str] = ()) -> Trained:
+    """Opens a stage of a cascade, CASCADE/STAGE, or a training run's workdir. Nothing large is read yet.
+
+    Args:
+      folder: of the stage or the run.
+      allow_modules: see `sampling.folder.load_cascade`.
+
+    Raises:
+      InputError: it is neither, or damaged.
+    """
+    folder = user_path(folder).resolve()
+    if (folder / STAGE_FILE).is_file():
+        stage = read_stage_config(folder / STAGE_FILE, allow_modules=allow_modules)
+        return Trained(folder, stage, lambda: load_run_params(folder, stage, allow_modules=allow_modules)[0])
+    if (folder / CONFIG).is_file() and (folder.parent / INDEX).is_file():
+        stage, load = open_stage(folder.parent, folder.name, allow_modules=allow_modules)
+        return Trained(folder, stage, lambda: jax.device_get(load()))
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if (folder / INDEX).is_file() else []
+    hint = f"; it is a cascade: name one of its stages, {folder}/{inside[0]}" if inside else ""
+    raise InputError(f'"{folder}" is neither a stage of a cascade, CASCADE/STAGE, nor a workdir of a training{hint}')
+
+
+def load_run_params(workdir: Path, stage: StageConfig, *, allow_modules: Collection[str] = ()) -> tuple[Params, int]:
+    """Loads the averaged parameters of a run's newest checkpoint, with the frozen ones that go with them; and its step.
+
+    Args:
+      workdir: of the run.
+      stage: what the run has written about its stage.
+      allow_modules: see `sampling.folder.load_cascade`.
+
+    Raises:
+      InputError: there is no checkpoint, or the frozen parameters aren't where they were, or have changed.
+    """
+    averaged = load_ema_params(workdir)
+    if averaged.frozen is None:
+        return averaged.params, averaged.step
+    config = read_run_config(workdir)
+    # The stage's modules are allowed; another file's may not be.
+    if (config.model.to_dict(), tuple(config.conditions)) != (dict(stage.model), stage.conditions):
+        raise InputError(f'"{workdir}": config.json and {STAGE_FILE} describe different networks; put back copies')
+    try:
+        origin = open_trained(averaged.frozen.origin, allow_modules=allow_modules)
+    except InputError as error:
+        raise InputError(f'"{workdir}" was trained with frozen parameters that are needed now: {error}') from error
+    task = build.task(config)
+    _, frozen = task.init(jax.random.key(0), origin.load())
+    averaged.frozen.check(frozen)
+    return task.merge(averaged.params, frozen), averaged.step
+
+
+def open_start(
+    config: Any, shapes: Params, *, some_frozen: bool, text_width: int, allow_modules: Collection[str] = ()
+) -> Trained | None:
+    """Opens what `config.train.init_from` names; None where parameters are drawn at random.
+
+    Args:
+      config: of the run that begins with it.
+      shapes: of the parameters of the run's network.
+      some_frozen: whether some of them are frozen.
+      text_width: D of the run's texts.
+      allow_modules: see `sampling.folder.load_cascade`; the modules that `config` names itself are allowed.
+
+    Raises:
+      InputError: there is no such folder, it holds another network, or parameters would be frozen at random.
+    """
+    if not config.train.init_from:
+        if some_frozen:
+            raise InputError(
+                f"config.train.trainable = {tuple(config.train.trainable)} freezes parameters that are random; give "
+                "--config.train.init_from=CASCADE/STAGE, whose parameters are worth keeping, or train all"
+            )
+        return None
+    own = [name for name in (config.model.name, config.sampling.sampler, *config.conditions) if is_import_path(name)]
+    allowed = {*allow_modules, *(name.partition(":")[0] for name in own)}
+    with build.named("config.train.init_from"):
+        found = open_trained(config.train.init_from, allow_modules=allowed)
+        _check_same_network(found, config, shapes, text_width)
+    return found
+
+
+def _check_same_network(found: Trained, config: Any, shapes: Params, text_width: int) -> None:
+    theirs, ours = make_model(**found.stage.model), build.model(config)
+    rows = _differing({"name": found.stage.model["name"]}, {"name": config.model.name}, prefix="config.model.")
+    if not rows:
+        rows = _differing(_attributes(theirs), _attributes(ours), prefix="config.model.")
+    there = {path: tuple(leaf.shape) for path, leaf in parameter_shapes(found.stage).items()}
+    flat: dict[str, Any] = flatten_dict(dict(shapes), sep="/")
+    here = {path: tuple(leaf.shape) for path, leaf in flat.items()}
+    arrays = _differing(there, here)
+    if not (rows or arrays):
+        return
+    if arrays:  # which these may be why
+        given = {"data.low_res_size": found.stage.low_res_size or 0, "conditions": found.stage.conditions}
+        wanted = {"data.low_res_size": config.data.low_res_size, "conditions": tuple(config.conditions)}
+        rows += _differing(given, wanted, prefix="config.")
+        rows += _differing({"the text's width": found.stage.text_width}, {"the text's width": text_width})
+    more = [f"... and {len(arrays) - _SHOWN} more arrays"] if len(arrays) > _SHOWN else []
+    raise InputError(
+        f'"{found.folder}" holds another network; use its values, or begin with another:\n  '
+        + "\n  ".join([*rows, *arrays[:_SHOWN], *more])
+    )
+
+
+def say_what_differs(found: Trained, stage: StageConfig) -> None:
+    """Warns of what a run does otherwise than what it begins with did, though the network is the same.
+
+    Args:
+      found: what the run begins with.
+      stage: of the run.
+    """
+    there, here = ({name: getattr(each, name) for name in _SAID} for each in (found.stage, stage))
+    for row in _differing(there, here):
+        logging.warning("not as in %s, which this run begins with: %s", found.folder, row)
+
+
+def _attributes(network: Any) -> dict[str, Any]:
+    return {field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.name not in _HOW}
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    return [
+        f"{prefix}{name}: {there.get(name, 'absent')!r} there, {here.get(name, 'absent')!r} here"
+        for name in [*here, *(name for name in there if name not in here)]
+        if there.get(name, "absent") != here.get(name, "absent")
+    ]
+
+
+def start_fingerprint(params: Params) -> str:
+    """Returns a hash of parameters that this host has read, by which several hosts see that theirs are the same."""
+    digest = hashlib.sha256()
+    for path, array in sorted(flatten_dict(dict(params), sep="/").items()):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
