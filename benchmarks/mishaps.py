@@ -46,7 +46,7 @@ _USUAL = re.compile(
     r"step \d|Going on from|A base stage|A super|Done\.|\d+ steps of|\d+ images of|[\d.]+M parameters|/|\[Gloo\]"
     r"|warning: .* is damaged, and now called|warning: \S*metrics.jsonl: \d+ lines? (is|are) damaged"
 )
-_OURS = re.compile(r"error: |warning: |Traceback|Fatal Python error|\*\*\* ")
+_OURS = re.compile(r"error: |warning: |Traceback|Fatal Python error")
 _DAMAGED = "is damaged, and now called"
 
 

@@ -43,7 +43,9 @@ _PAPER_TEXT_WIDTH = 4096
 
 
 def check(config: Any) -> None:
-    """Looks every name of `config` up, so that a wrong one is an error before anything is read or compiled.
+    """Looks the names of `config` up, so that a wrong one is an error before anything is read or compiled.
+
+    Those of metrics: `evaluators.check`.
 
     Raises:
       InputError: an unknown model, attribute, schedule, prediction type, weighting, optimizer, sampler or threshold; or
@@ -274,8 +276,7 @@ def shapes(config: Any, *, text_width: int) -> tuple[TrainState, Params]:
     Raises:
       InputError: `config.train.trainable` fits no parameter.
     """
-    with named("config.train.trainable"):
-        return jax.eval_shape(create(config, text_width=text_width), jax.random.key(0))
+    return jax.eval_shape(create(config, text_width=text_width), jax.random.key(0))
 
 
 def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:

@@ -7,7 +7,7 @@ where it is looked up, by its own table.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 from absl import logging
@@ -18,7 +18,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.fields import check_fields, nearest_multiples, show
 from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
-from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
+from imagen_jax.resolve import ALL, AUTO_PROMPTS, FOLLOW, resolve
 from imagen_jax.sampling.settings import SamplingSettings
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def base_config() -> Any:
             # Parameters to begin with: of a cascade's stage, CASCADE/STAGE, or a run's workdir; "": random ones.
             "init_from": "",
             # Which parameters are trained, by their paths, in which * stands for any text; the others stay frozen.
-            "trainable": ("*",),
+            "trainable": ALL,
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
             "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
@@ -156,7 +156,10 @@ def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -
     old, new = _leaves(saved), _leaves(json.loads(to_json(config)))
     changed = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
     rows = [f"config.{path}: {old.get(path)!r} there, {new.get(path)!r} here" for path in changed]
-    fatal = [row for path, row in zip(changed, rows, strict=True) if _is_fixed(path)]
+    # Where nothing is frozen, what the run began with is in its checkpoints, and another start would come to nothing.
+    all_are_trained = new["train.trainable"] == list(ALL)
+    fixed = _FIXED_FOR_A_RUN | ({"train.init_from"} if all_are_trained else set())
+    fatal = [row for path, row in zip(changed, rows, strict=True) if _is_fixed(path, fixed)]
     if fatal:
         raise InputError(
             f'"{where}" holds a run with another config; use another --workdir, or these values:\n  '
@@ -166,9 +169,9 @@ def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -
         logging.warning("changed since this run was started: %s", row)
 
 
-def _is_fixed(path: str) -> bool:
+def _is_fixed(path: str, fixed: Collection[str]) -> bool:
     # How a network is computed may change; what it is may not.
-    return path in _FIXED_FOR_A_RUN or (path.startswith("model.") and path not in ("model.dtype", "model.remat"))
+    return path in fixed or (path.startswith("model.") and path not in ("model.dtype", "model.remat"))
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from imagen_jax import build
 from imagen_jax.data.pipeline import make_dataset, stack_text
@@ -106,9 +107,13 @@ def sample_grid(config: Any, *, stage: StageConfig, source: Source, text_store: 
             )
         embeddings |= dict(zip(unknown, encoder.encode_ragged(unknown), strict=True))
     given: dict[str, np.ndarray] = stack_text([embeddings[prompt] for prompt in config.prompts], stage.max_tokens)
-    if stage.low_res_size:
-        rows = [index_of[prompt] for prompt in config.prompts]
-        given["low_res"] = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
+    if not unknown:
+        given |= _given(config, stage, source, [index_of[prompt] for prompt in config.prompts])
+    elif config.conditions:
+        logging.info(
+            'config.prompts: "%s" is no caption of %s, so that in grids conditions of your own take their defaults',
+            unknown[0], config.data.source,
+        )  # fmt: skip
     return SampleGrid(make_stage(stage), given=given, captions=config.prompts)
 
 
@@ -123,10 +128,8 @@ def sample_metrics(config: Any, *, stage: StageConfig, source: Source, text_stor
     compared = SourceImages(
         source, image_size=stage.image_size, indices=sorted(map(int, chosen[: config.evaluation.num_reference]))
     )
-    low_res, search = None, None
-    if stage.low_res_size:
-        low_res = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
-    elif {"names", "memorisation"} & set(_metric_names(config)):
+    search = None
+    if not stage.low_res_size and {"names", "memorisation"} & set(_metric_names(config)):
         search = Searchable(source, image_size=stage.image_size)
     metrics = make_metrics(
         _metric_names(config),
@@ -157,10 +160,22 @@ def sample_metrics(config: Any, *, stage: StageConfig, source: Source, text_stor
         metrics,
         text=text,
         names=names_of(source, rows),
-        low_res=low_res,
+        given=_given(config, stage, source, rows),
         batch_size=config.evaluation.batch_size,
         seed=config.seed,
     )
+
+
+def _given(config: Any, stage: StageConfig, source: Source, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """What conditions besides the text are made of, of records of a source: arrays [N,...]."""
+    given = {}
+    if stage.low_res_size:
+        given["low_res"] = low_res_images(source, rows, image_size=stage.image_size, low_res_size=stage.low_res_size)
+    if config.conditions:
+        make = build.from_record(config)
+        made = [make(source[row]) for row in rows]
+        given |= {name: np.stack([arrays[name] for arrays in made]) for name in made[0]}
+    return given
 
 
 def low_res_images(source: Source, rows: Sequence[int], *, image_size: int, low_res_size: int) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Writes a cascade folder from the workdirs of its stages' training runs.
 
 python -m imagen_jax.export --workdirs=BASE,SR1,SR2 --out=CASCADE [--encoder=DIR] [--copy_encoder]
+    [--frozen_from=CASCADE/STAGE,...]
 
 An untrained text encoder is copied into the folder. A published one, which may have gigabytes, stays where it is unless
-asked for; the cascade then remembers its folder.
+asked for; the cascade then remembers its folder. Parameters that a run kept frozen are read where it read them, or in a
+folder of --frozen_from.
 """
 
 import dataclasses
@@ -13,7 +15,7 @@ from absl import flags
 from imagen_jax import cli
 from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
-from imagen_jax.sampling.export_folder import check_can_write, check_finite_params, write_cascade
+from imagen_jax.sampling.export_folder import check_can_write, write_cascade
 from imagen_jax.sampling.folder import STAGE_FILE, read_stage_config
 from imagen_jax.shared_flags import define_allow_modules, define_path
 from imagen_jax.terminal import say
@@ -26,6 +28,9 @@ _WORKDIRS = flags.DEFINE_list(
 _OUT = define_path("out", None, "The cascade folder to write.", required=True)
 _ENCODER = define_path("encoder", None, "The text encoder's folder, if it isn't where training had it.")
 _COPY_ENCODER = flags.DEFINE_bool("copy_encoder", False, "Copy the encoder's weights into the cascade's folder.")
+_FROZEN_FROM = flags.DEFINE_list(
+    "frozen_from", [], "Where frozen parameters are, if they aren't where training had them: stages or workdirs."
+)
 _ALLOW_MODULES = define_allow_modules()
 
 
@@ -49,8 +54,9 @@ def main() -> None:
         )
     params = []
     for number, workdir in enumerate(workdirs):
-        ema_params, step = load_run_params(workdir, configs[number], allow_modules=allowed)
-        check_finite_params(ema_params, f'"{workdir}", step {step}, stage of {configs[number].image_size} px')
+        ema_params, step = load_run_params(
+            workdir, configs[number], frozen_from=_FROZEN_FROM.value, allow_modules=allowed
+        )
         configs[number] = dataclasses.replace(configs[number], step=step, text_encoder=str(folder.resolve()))
         params.append(ema_params)
         say(f"{workdir}: {configs[number].image_size} px, step {step}")

@@ -85,8 +85,8 @@ def _ending_when_alone() -> Iterator[None]:
 
     def end() -> None:
         _say(
-            f"error: not all hosts of this run have met at {os.environ[_ADDRESS]} within {_CONNECT_TIMEOUT_S} s; start "
-            "the same command on all of them"
+            f"error: not all hosts of this run have met within {_CONNECT_TIMEOUT_S} s "
+            f"({_ADDRESS}={os.environ[_ADDRESS]}); start the same command on all of them"
         )
         os._exit(EXIT_CRASH)
 

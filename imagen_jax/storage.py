@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ _FAILURES = (
 # In words of their own: TFDS.
 _OTHER_WORDS = ((errno.ENOSPC, "Not enough disk space"),)
 _REMEDY = "make space, or mount it again, and run the same command again"
+
+_COLLECTIVE = re.compile(r"\bGloo [\w-]+ failed")
 
 _background: list[str] = []  # what failed in threads of libraries, for `raise_background_failure`
 
@@ -52,7 +55,7 @@ def describe_failure(error: BaseException) -> str | None:
 
 def is_of_runtime(error: BaseException) -> bool:
     """Whether jax's runtime says it, of devices and other hosts; of a collective it may raise a ValueError too."""
-    return type(error).__name__ == "JaxRuntimeError" or "Gloo" in str(error)
+    return type(error).__name__ == "JaxRuntimeError" or bool(_COLLECTIVE.search(str(error)))
 
 
 @contextlib.contextmanager
@@ -79,10 +82,19 @@ def message_of(error: BaseException) -> str | None:
     return reason and f"{reason}; {_REMEDY}"
 
 
-def raise_background_failure() -> None:
-    """Raises StorageError if a library's thread has failed to write since the process was started."""
-    if _background:
-        raise StorageError(f"{_background[0]}; {_REMEDY}")
+def count_background_failures() -> int:
+    """Returns how often a library's thread has failed of a disk since the process was started."""
+    return len(_background)
+
+
+def raise_background_failure(*, after: int = 0) -> None:
+    """Raises StorageError if a library's thread has failed of a disk.
+
+    Args:
+      after: how many such failures are known and don't count.
+    """
+    if new := _background[after:]:
+        raise StorageError(f"{new[0]}; {_REMEDY}")
 
 
 def quiet_libraries() -> None:
@@ -96,6 +108,8 @@ def quiet_libraries() -> None:
     def unraisable(args: Any) -> None:
         # A coroutine of orbax that nobody waits for any more, as another has failed of the same, and raised it.
         if "orbax" in getattr(getattr(args.object, "cr_code", None), "co_filename", ""):
+            if args.exc_value is not None:
+                _remember(args.exc_value)
             return
         if args.exc_value is None or not (_remember(args.exc_value) or _background):
             unraisable_hook(args)

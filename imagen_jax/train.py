@@ -12,7 +12,6 @@ the command or the config; 3 all checkpoints are damaged; 4 the loss or its grad
 5 the disk is full, read-only or gone.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +60,11 @@ def main() -> int:
     """Trains, and returns the exit code."""
     config: Any = _CONFIG.value
     if _INIT_FROM.value:
+        if config.train.init_from not in ("", str(_INIT_FROM.value)):
+            raise InputError(
+                f"--init_from={_INIT_FROM.value} and config.train.init_from = {config.train.init_from!r} are one "
+                "setting; give one of them"
+            )
         config.train.init_from = str(_INIT_FROM.value)
     if not _DRY_RUN.value:
         with hosts.noticing_the_lost():
@@ -69,6 +73,9 @@ def main() -> int:
     config_lib.validate(config, num_devices=jax.device_count())
     build.check(config)
     evaluators_lib.check(config)
+    if config.train.init_from:
+        # As the config is written down, so that it means the same wherever a later start is made.
+        config.train.init_from = str(Path(config.train.init_from).resolve())
     if _DRY_RUN.value:
         print(_describe(resolve(config)))
         return 0
@@ -110,13 +117,13 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     stage = build.stage_config(config, text_store=text_store)
     # What can't be built fails here, before anything is written or compiled.
     shapes, frozen_shapes = build.shapes(config, text_width=text_store.width)
-    resumes = has_checkpoint(workdir)
+    # What one host sees of a bucket another may see later; what follows they do together.
+    resumes = "True" in hosts.gather(str(has_checkpoint(workdir)))
     if resumes:
         workdir_lib.check_resumes(workdir, config, stage)
     # A checkpoint holds all but what is frozen.
     start = None if resumes and not frozen_shapes else _open_start(config, shapes, frozen_shapes, text_store.width)
-    if start:
-        trained.say_what_differs(start, stage)
+    params = _read_start(start, stage, workdir, resumes=resumes, some_frozen=bool(frozen_shapes)) if start else None
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
     evaluators: list[tuple[int, Evaluator]] = []
     if config.prompts:
@@ -138,10 +145,9 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
     create = jax.jit(
         build.create(config, text_width=text_store.width), out_shardings=(run.state_sharding, run.frozen_sharding)
     )
-    state, frozen = create(init_key, _read_start(start, devices) if start else None)
+    state, frozen = create(init_key, parallel.put_start(params, devices) if params else None)
+    del params
     _say_what_starts(workdir, config, stage)
-    if start:
-        logging.info("Begins with the parameters of %s, step %d", start.folder, start.stage.step)
     logging.info("%.1fM parameters%s, %s on %d %s device(s)",
         (count_parameters(state.params) + count_parameters(frozen)) / 1e6,
         f" ({count_parameters(frozen) / 1e6:.1f}M of them frozen)" if frozen else "",
@@ -202,11 +208,25 @@ def _open_start(config: Any, state: TrainState, frozen: Params, text_width: int)
     )
 
 
-def _read_start(start: trained.Trained, devices: Sequence[Any]) -> Any:
-    params = start.load()
+def _read_start(
+    start: trained.Trained, stage: StageConfig, workdir: Path, *, resumes: bool, some_frozen: bool
+) -> Params:
+    """What the run begins with, as numpy arrays."""
+    if start.folder == workdir.resolve():
+        raise InputError(f'--init_from="{start.folder}" is this run\'s own --workdir; name another run, or a cascade')
+    trained.say_what_differs(start, stage)
+    params, step = start.load()
     if jax.process_count() > 1:
         hosts.check_equal({f"the parameters in {start.folder}": trained.start_fingerprint(params)})
-    return parallel.put_start(params, devices)
+    what = "Frozen parameters are those" if resumes else "Begins with the parameters"
+    logging.info("%s of %s, step %d", what, start.folder, step)
+    if some_frozen and has_checkpoint(start.folder):
+        logging.warning(
+            "%s is a run, whose newest checkpoint is read again whenever this one goes on or is exported; if that "
+            "run is trained further, the frozen parameters are lost: begin with a cascade exported from it instead",
+            start.folder,
+        )
+    return params
 
 
 def _say_what_starts(workdir: Path, config: Any, stage: StageConfig) -> None:
@@ -249,6 +269,9 @@ def _profile_steps() -> range:
 
 def _describe(config: Any) -> str:
     width, whose = build.text_width(config)
+    if config.train.init_from and whose != config.data.text_store:
+        found = trained.open_trained(config.train.init_from, allow_modules=_ALLOW_MODULES.value)
+        width, whose = found.stage.text_width, str(found.folder)
     state, frozen = build.shapes(config, text_width=width)
     _open_start(config, state, frozen, width)  # raises where it doesn't fit
     table = parameter_table(state.params, frozen)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
 from imagen_jax.models import make_model
 from imagen_jax.registry import is_import_path
-from imagen_jax.sampling.folder import CONFIG, INDEX, STAGE_FILE, open_stage, read_stage_config
+from imagen_jax.sampling.export_folder import check_finite_params
+from imagen_jax.sampling.folder import CONFIG, INDEX, STAGE_FILE, WEIGHTS, open_stage, read_stage_config
 from imagen_jax.sampling.stage_config import StageConfig, parameter_shapes
-from imagen_jax.training.checkpoint import load_ema_params
+from imagen_jax.training.checkpoint import Averaged, has_checkpoint, load_ema_params
 from imagen_jax.types import Params
 from imagen_jax.workdir import read_run_config
 
@@ -26,7 +28,10 @@ _SHOWN = 10
 # How a network computes, which may change; all else is what it is.
 _HOW = ("parent", "name", "dtype", "remat")
 # What a training may deliberately change, and so is only said: of `StageConfig`.
-_SAID = ("image_size", "low_res_size", "schedule", "prediction", "max_tokens", "max_aug_level", "encoder_fingerprint")
+_SAID = (
+    *("image_size", "low_res_size", "schedule", "prediction", "max_tokens", "max_aug_level", "encoder_fingerprint"),
+    "conditions",
+)
 
 
 class Trained(NamedTuple):
@@ -35,12 +40,12 @@ class Trained(NamedTuple):
     Attributes:
       folder: it was read from.
       stage: what it is.
-      load: reads its parameters: the averaged ones, as a nested dict of numpy arrays.
+      load: reads its averaged parameters, as a nested dict of numpy arrays, and the step that they are of.
     """
 
     folder: Path
     stage: StageConfig
-    load: Callable[[], Params]
+    load: Callable[[], tuple[Params, int]]
 
 
 def open_trained(folder: str | Path, *, allow_modules: Collection[str] = ()) -> Trained:
@@ -51,46 +56,100 @@ def open_trained(folder: str | Path, *, allow_modules: Collection[str] = ()) -> 
       allow_modules: see `sampling.folder.load_cascade`.
 
     Raises:
-      InputError: it is neither, or damaged.
+      InputError: it is neither, or damaged, or a run that has saved nothing yet.
     """
+    return _open(folder, allow_modules, outer=())
+
+
+def _open(folder: str | Path, allow_modules: Collection[str], *, outer: Sequence[Path]) -> Trained:
+    """`open_trained`, for runs whose frozen parameters are looked for in it: each in the next of them."""
     folder = user_path(folder).resolve()
     if (folder / STAGE_FILE).is_file():
         stage = read_stage_config(folder / STAGE_FILE, allow_modules=allow_modules)
-        return Trained(folder, stage, lambda: load_run_params(folder, stage, allow_modules=allow_modules)[0])
+        if not has_checkpoint(folder):
+            raise InputError(f'"{folder}" is a run that has no checkpoint yet; train it longer')
+        return Trained(folder, stage, lambda: _load_run(folder, stage, (), allow_modules, outer))
     if (folder / CONFIG).is_file() and (folder.parent / INDEX).is_file():
         stage, load = open_stage(folder.parent, folder.name, allow_modules=allow_modules)
-        return Trained(folder, stage, lambda: jax.device_get(load()))
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")) if (folder / INDEX).is_file() else []
-    hint = f"; it is a cascade: name one of its stages, {folder}/{inside[0]}" if inside else ""
-    raise InputError(f'"{folder}" is neither a stage of a cascade, CASCADE/STAGE, nor a workdir of a training{hint}')
+        return Trained(folder, stage, lambda: (load(), stage.step))
+    expected = "expected a stage of a cascade, CASCADE/STAGE, or the workdir of a training"
+    if (folder / INDEX).is_file():
+        names = sorted(path.parent.name for path in folder.glob(f"*/{WEIGHTS}"))
+        raise InputError(f'"{folder}" is a whole cascade; name one of its stages: {", ".join(names)}')
+    raise InputError(f'"{folder}" {"holds no network" if folder.is_dir() else "is no folder"}; {expected}')
 
 
-def load_run_params(workdir: Path, stage: StageConfig, *, allow_modules: Collection[str] = ()) -> tuple[Params, int]:
+def load_run_params(
+    workdir: Path,
+    stage: StageConfig,
+    *,
+    frozen_from: Sequence[str | Path] = (),
+    allow_modules: Collection[str] = (),
+) -> tuple[Params, int]:
     """Loads the averaged parameters of a run's newest checkpoint, with the frozen ones that go with them; and its step.
 
     Args:
       workdir: of the run.
       stage: what the run has written about its stage.
+      frozen_from: where the frozen parameters may be besides where they were: as of `open_trained`.
       allow_modules: see `sampling.folder.load_cascade`.
 
     Raises:
-      InputError: there is no checkpoint, or the frozen parameters aren't where they were, or have changed.
+      InputError: there is no checkpoint, or another network's, or the frozen parameters aren't where they were.
+      NotFiniteError: a parameter is infinite or not a number.
     """
+    return _load_run(workdir.resolve(), stage, frozen_from, allow_modules, outer=())
+
+
+def _load_run(
+    workdir: Path,
+    stage: StageConfig,
+    frozen_from: Sequence[str | Path],
+    allow_modules: Collection[str],
+    outer: Sequence[Path],
+) -> tuple[Params, int]:
     averaged = load_ema_params(workdir)
-    if averaged.frozen is None:
-        return averaged.params, averaged.step
+    params = averaged.params
+    if averaged.frozen is not None:
+        params = _merge_frozen(workdir, stage, averaged, frozen_from, allow_modules, [*outer, workdir])
+    check_finite_params(params, f'"{workdir}", step {averaged.step}, stage of {stage.image_size} px')
+    if _shapes(params) != _network_shapes(stage):
+        raise InputError(
+            f'"{workdir}": {STAGE_FILE} describes another network than the checkpoint holds; put back a copy'
+        )
+    return params, averaged.step
+
+
+def _merge_frozen(
+    workdir: Path,
+    stage: StageConfig,
+    averaged: Averaged,
+    frozen_from: Sequence[str | Path],
+    allow_modules: Collection[str],
+    outer: Sequence[Path],
+) -> Params:
+    reference = averaged.frozen
+    assert reference is not None
     config = read_run_config(workdir)
     # The stage's modules are allowed; another file's may not be.
-    if (config.model.to_dict(), tuple(config.conditions)) != (dict(stage.model), stage.conditions):
+    described = json.loads(json.dumps([config.model.to_dict(), config.conditions]))
+    if described != json.loads(json.dumps([dict(stage.model), stage.conditions])):
         raise InputError(f'"{workdir}": config.json and {STAGE_FILE} describe different networks; put back copies')
-    try:
-        origin = open_trained(averaged.frozen.origin, allow_modules=allow_modules)
-    except InputError as error:
-        raise InputError(f'"{workdir}" was trained with frozen parameters that are needed now: {error}') from error
-    task = build.task(config)
-    _, frozen = task.init(jax.random.key(0), origin.load())
-    averaged.frozen.check(frozen)
-    return task.merge(averaged.params, frozen), averaged.step
+    task, refused = build.task(config), []
+    for place in [reference.origin, *frozen_from]:
+        try:
+            if user_path(place).resolve() in outer:
+                raise InputError(f'"{place}" begins with itself')
+            params, _ = _open(place, allow_modules, outer=outer).load()
+            _, frozen = task.init(jax.random.key(0), params)
+            reference.check(frozen)
+            return task.merge(averaged.params, frozen)
+        except InputError as error:
+            refused.append(str(error))
+    raise InputError(
+        f'"{workdir}" was trained with frozen parameters, which are needed now: {"; ".join(refused)}; put them '
+        "back, or name a folder that holds them (of export, --frozen_from)"
+    )
 
 
 def open_start(
@@ -128,10 +187,7 @@ def _check_same_network(found: Trained, config: Any, shapes: Params, text_width:
     rows = _differing({"name": found.stage.model["name"]}, {"name": config.model.name}, prefix="config.model.")
     if not rows:
         rows = _differing(_attributes(theirs), _attributes(ours), prefix="config.model.")
-    there = {path: tuple(leaf.shape) for path, leaf in parameter_shapes(found.stage).items()}
-    flat: dict[str, Any] = flatten_dict(dict(shapes), sep="/")
-    here = {path: tuple(leaf.shape) for path, leaf in flat.items()}
-    arrays = _differing(there, here)
+    arrays = _differing(_network_shapes(found.stage), _shapes(shapes))
     if not (rows or arrays):
         return
     if arrays:  # which these may be why
@@ -156,6 +212,15 @@ def say_what_differs(found: Trained, stage: StageConfig) -> None:
     there, here = ({name: getattr(each, name) for name in _SAID} for each in (found.stage, stage))
     for row in _differing(there, here):
         logging.warning("not as in %s, which this run begins with: %s", found.folder, row)
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    flat: dict[str, Any] = flatten_dict(dict(params), sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+
+
+def _network_shapes(stage: StageConfig) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(leaf.shape) for path, leaf in parameter_shapes(stage).items()}
 
 
 def _attributes(network: Any) -> dict[str, Any]:

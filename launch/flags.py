@@ -10,7 +10,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from imagen_jax import build
+from imagen_jax import build, evaluators
 from imagen_jax import config as config_lib
 from imagen_jax.errors import InputError
 from imagen_jax.files import user_path
@@ -21,7 +21,7 @@ from launch.pod import Pod
 flags.disclaim_key_flags()
 
 # Folders that training reads; on the bucket, or the workers don't have them.
-_FOLDERS = ("data_dir", "text_store", "text_encoder")
+_FOLDERS = ("data.data_dir", "data.text_store", "data.text_encoder", "train.init_from")
 
 
 def define_dry_run() -> flags.FlagHolder[bool]:
@@ -85,6 +85,8 @@ def _check(config: Any, pod: Pod) -> None:
     jax.config.update("jax_platforms", "cpu")  # a look at a config needs no accelerator of this machine
     config_lib.validate(config, num_devices=pod.num_devices)
     build.check(config)
+    evaluators.check(config)
+    build.shapes(config, text_width=build.text_width(config)[0])
     source = config.data.source
     if source.startswith("folder/") and not source.startswith(f"folder/{pod.mount}/"):
         raise InputError(
@@ -94,16 +96,22 @@ def _check(config: Any, pod: Pod) -> None:
     elsewhere = {
         field: value
         for field in _FOLDERS
-        if not (value := config.data[field]).startswith(f"{pod.mount}/") and (value or field == "text_store")
+        if not (value := _at(config, field)).startswith(f"{pod.mount}/") and (value or field == "data.text_store")
     }
     if elsewhere:
         remedy = " ".join(
-            f"--config.data.{field}={pod.mount}/{Path(value).name or field}" for field, value in elsewhere.items()
+            f"--config.{field}={pod.mount}/{Path(value).name or field.partition('.')[2]}"
+            for field, value in elsewhere.items()
         )
         raise InputError(
-            f"the workers find only what is on the bucket, unlike {', '.join(f'config.data.{f}' for f in elsewhere)}; "
+            f"the workers find only what is on the bucket, unlike {', '.join(f'config.{f}' for f in elsewhere)}; "
             f"copy it to gs://{pod.bucket} and add, for instance, {remedy}"
         )
+
+
+def _at(config: Any, field: str) -> str:
+    group, _, name = field.partition(".")
+    return config[group][name]
 
 
 def _config_arguments(argv: Sequence[str]) -> list[str]:

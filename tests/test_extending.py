@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_jax import build, evaluators
 from imagen_jax.conditions import find_condition
 from imagen_jax.data.sources import open_source
 from imagen_jax.diffusion.samplers import find_sampler
@@ -15,6 +16,7 @@ from imagen_jax.errors import InputError
 from imagen_jax.models import make_model
 from imagen_jax.sampling import load_cascade
 from imagen_jax.training.metrics import read_metrics
+from tests import own_project
 from tests.mains import run
 
 MODULE = "tests.own_project"
@@ -55,6 +57,20 @@ def test_it_trains_the_same_with_two_strategies_and_is_measured_meanwhile(traine
     assert len(losses[0]) == 5 and losses[0][-1] < losses[0][0]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert 0 <= pmap[-1]["eval/brightness"] <= 255
+
+
+def test_samples_in_training_are_given_what_the_records_say(folder):
+    config = own_project.get_config()
+    config.data.update(data_dir=f"{folder}/datasets", text_store=f"{folder}/text")
+    source, text_store = own_project.open_squares("", ""), build.open_text_store(config)
+    stage = build.stage_config(config, text_store=text_store)
+    grid = evaluators.sample_grid(config, stage=stage, source=source, text_store=text_store)
+    # A red square of 6 pixels a side in 16, and black.
+    red = 2 * 36 / 256 - 1
+    np.testing.assert_allclose(grid._given["mean_colour"], [[red, -1, -1]], atol=1e-6)
+    metrics = evaluators.sample_metrics(config, stage=stage, source=source, text_store=text_store)
+    assert metrics._given["mean_colour"].shape == (8, 3)
+    assert len(np.unique(metrics._given["mean_colour"], axis=0)) == 8
 
 
 def test_sampling_and_evaluating_with_them(cascade_folder, trained):

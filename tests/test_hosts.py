@@ -13,6 +13,7 @@ from imagen_jax import hosts, storage
 from imagen_jax.errors import EXIT_CRASH, HostLostError, InputError
 from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer
+from imagen_jax.training.selection import union
 from launch.processes import host_environments, run_processes
 from tests.training import host, tiny
 
@@ -34,16 +35,24 @@ def results(folder):
 @pytest.fixture(scope="module")
 def alone():
     """State and losses of this process's eight devices, by number of steps."""
-    return {num_steps: host.run("pmap", num_steps) for num_steps in set(host.NUM_STEPS.values())}
+    return {num_steps: host.run("pmap", num_steps)[:2] for num_steps in set(host.NUM_STEPS.values())}
 
 
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
 def test_two_hosts_train_as_one_does(results, alone, strategy):
     state, losses = alone[host.NUM_STEPS[strategy]]
-    params = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state.params)])
     for result in results:
         np.testing.assert_allclose(result[f"{strategy}/losses"], losses, rtol=1e-5)
-        np.testing.assert_allclose(result[f"{strategy}/params"], params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[f"{strategy}/params"], host.flat(state.params), rtol=1e-5, atol=1e-6)
+
+
+def test_two_hosts_freeze_what_one_does(results):
+    state, losses, frozen = host.run("pmap", 2, host.TRAINABLE)
+    params = host.flat(union(state.ema_params, frozen))
+    for result in results:
+        for strategy in host.PARTLY_FROZEN:
+            np.testing.assert_allclose(result[f"{strategy}/partly_frozen/losses"], losses, rtol=1e-5)
+            np.testing.assert_allclose(result[f"{strategy}/partly_frozen/params"], params, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("strategy", parallel.STRATEGIES)
@@ -133,6 +142,10 @@ def test_the_end_of_another_host_is_told_from_a_disks_failure_and_from_a_bug(one
     with pytest.raises(ZeroDivisionError), hosts.noticing_the_lost():
         raise ZeroDivisionError
     assert storage.describe_failure(OSError(errno.ECONNRESET, "Connection reset by peer")) is not None
+    # Words of people's own are neither.
+    assert hosts.describe_lost(InputError('prompt "Gloomy sky": Connection reset')) is None
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/Gloomhaven")
+    assert storage.describe_failure(full) is not None
 
 
 def test_a_host_that_is_alone_has_lost_none():
@@ -158,5 +171,5 @@ def test_a_host_whose_others_never_come_ends_in_one_line():
         [sys.executable, "-c", code], env=os.environ | host, capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == EXIT_CRASH
-    met = f"error: not all hosts of this run have met at {host['IMAGEN_COORDINATOR']} within 1 s"
+    met = f"error: not all hosts of this run have met within 1 s (IMAGEN_COORDINATOR={host['IMAGEN_COORDINATOR']})"
     assert done.stderr == f"{met}; start the same command on all of them\n"

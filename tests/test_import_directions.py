@@ -126,7 +126,7 @@ def test_the_package_knows_nothing_of_how_it_is_launched(path: Path):
 @pytest.mark.parametrize("path", LAUNCH, ids=name_of)
 def test_launching_needs_the_command_line_and_the_configs_only(path: Path):
     own = {name.split(".")[1] for name in imports(path) if name.startswith("imagen_jax.")}
-    assert own <= {"build", "cli", "config", "errors", "files", "registry", "shared_flags"}
+    assert own <= {"build", "cli", "config", "errors", "evaluators", "files", "registry", "shared_flags"}
     if path.stem in ("answers", "gcloud", "pod", "states"):  # pure
         assert {name.split(".")[0] for name in imports(path)} <= {
             *("collections", "dataclasses", "enum", "json", "re", "shlex", "typing", "imagen_jax", "launch")

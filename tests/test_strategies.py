@@ -55,7 +55,10 @@ def test_a_run_goes_on_with_another_strategy_on_other_devices(folder):
 
 
 def test_a_run_from_a_cascade_with_frozen_parameters_goes_on_is_exported_and_begun_from(folder):
-    tuned = (f"--init_from={folder}/cascade/stage_8", "--config.train.trainable=('*attention*',)")
+    tuned = (
+        f"--init_from={folder}/cascade/stage_8", "--config.train.trainable=('*attention*',)",
+        "--config.data.held_out=2", "--config.train.sample_every=3",
+    )  # fmt: skip
     steps = "--config.train.num_steps={}".format
     text = train(folder, "tuned", *tuned, steps(6), devices=1)
     assert f"Begins with the parameters of {folder}/cascade/stage_8, step 8" in text
@@ -63,13 +66,24 @@ def test_a_run_from_a_cascade_with_frozen_parameters_goes_on_is_exported_and_beg
     for num_steps, strategy, devices in ((3, "zero1", 4), (6, "fsdp", 2)):
         train(folder, "moving", *tuned, steps(num_steps), f"--config.train.strategy={strategy}", devices=devices)
     assert_same_losses(folder, "moving", "tuned", last=6)
+    held_out = [[line["eval/held_out_loss"] for line in read_metrics(folder / name) if "eval/held_out_loss" in line]
+                for name in ("moving", "tuned")]  # fmt: skip
+    assert len(held_out[0]) == 2
+    np.testing.assert_allclose(held_out[0], held_out[1], rtol=1e-4)
 
     # From another folder, whose frozen parameters are the same; but not with others trained.
     other = f"--init_from={folder}/moving"
-    text = train(folder, "tuned", other, "--config.train.trainable=('*',)", steps(7), devices=1, expect=2)
+    text = train(folder, "tuned", other, "--config.train.trainable=('*',)", *tuned[2:], steps(7), devices=1, expect=2)
     assert "config.train.trainable: ['*attention*'] there, ['*'] here" in text
-    text = train(folder, "tuned", other, tuned[1], steps(7), devices=1)
+    text = train(folder, "tuned", other, *tuned[1:], steps(7), devices=1)
+    assert "Frozen parameters are those of" in text and "is a run, whose newest checkpoint is read again" in text
     assert "Going on from step 6" in text and "changed since this run was started: config.train.init_from" in text
+
+    text = train(folder, "tuned", f"--init_from={folder}/tuned", *tuned[1:], steps(8), devices=1, expect=2)
+    assert "is this run's own --workdir" in text
+    # Another start would come to nothing where all is in the checkpoint.
+    text = train(folder, "straight", tuned[0], steps(9), devices=1, expect=2)
+    assert "config.train.init_from: '' there, '" in text
 
     run("export", f"--workdirs={folder}/tuned", f"--out={folder}/tuned_cascade")
     before, after = (load_file(folder / name / "stage_8" / "ema.safetensors") for name in ("cascade", "tuned_cascade"))

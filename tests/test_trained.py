@@ -1,6 +1,8 @@
 """What a training may begin with, and what is refused before anything is compiled."""
 
+import dataclasses
 import logging
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,10 +10,16 @@ import numpy as np
 import pytest
 
 from imagen_jax import build
-from imagen_jax.errors import InputError
-from imagen_jax.trained import open_start, open_trained, say_what_differs
+from imagen_jax.config import to_json
+from imagen_jax.errors import InputError, NotFiniteError
+from imagen_jax.files import write_json
+from imagen_jax.trained import load_run_params, open_start, open_trained, say_what_differs
+from imagen_jax.training.checkpoint import Checkpointer
+from imagen_jax.training.selection import select, union
+from imagen_jax.training.state import NOTHING_FROZEN, Frozen
 from tests import tiny_config
 from tests.sampling import tiny_cascade
+from tests.training import tiny
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +44,90 @@ def start(config, width: int = tiny_cascade.WIDTH):
 def test_a_stage_of_a_cascade_gives_its_parameters(cascade):
     found = start(config_of(cascade))
     assert found is not None and found.stage.image_size == 8
-    params = found.load()
+    params, step = found.load()
+    assert step == 0
     jax.tree.map(np.testing.assert_array_equal, params, tiny_cascade.params_of(8, cascade.parent / "encoder"))
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(params))
+
+
+def write_run(workdir: Path, config, params, *, frozen: Frozen = NOTHING_FROZEN, steps=(3,)) -> Path:
+    """The workdir of a run of `config`, as far as others read it."""
+    encoder = Path(config.train.init_from).parents[1] / "encoder"
+    stage = tiny_cascade.stage_config(8, encoder, model=config.model.to_dict())
+    workdir.mkdir()
+    write_json(workdir / "stage.json", dataclasses.asdict(stage))
+    (workdir / "config.json").write_text(to_json(config))
+    checkpointer, batches = Checkpointer(workdir, keep=3, frozen=frozen), tiny.positions()
+    for step in steps:
+        next(batches)
+        checkpointer.save(step, jax.device_put(tiny.state_of(params, tiny.optimizer(), step=step)), batches)
+    checkpointer.close()
+    return workdir
+
+
+@pytest.fixture
+def frozen_run(cascade, tmp_path):
+    """A run whose convolutions alone were trained, and moved from what they were; all its parameters; its config."""
+    origin = shutil.copytree(cascade, tmp_path / "moved" / "cascade")
+    config = config_of(cascade)
+    config.train.trainable = ("*conv*",)
+    params, frozen = select(tiny_cascade.params_of(8, cascade.parent / "encoder"), config.train.trainable)
+    params = jax.tree.map(lambda leaf: leaf + 1, params)
+    reference = Frozen(frozen, str(origin / "stage_8"))
+    return write_run(tmp_path / "run", config, params, frozen=reference), union(params, frozen), config
+
+
+def test_a_run_gives_the_average_of_its_newest_checkpoint_that_is_whole(cascade, tmp_path, caplog):
+    config = config_of(cascade)
+    params = tiny_cascade.params_of(8, cascade.parent / "encoder")
+    workdir = write_run(tmp_path / "run", config, params, steps=(2, 3))
+    config.train.init_from = str(workdir)
+    found = start(config)
+    assert found is not None and found.folder == workdir
+    assert found.load()[1] == 3
+    next((workdir / "checkpoints/3").rglob("_METADATA")).unlink()
+    again, step = found.load()
+    assert step == 2 and "the checkpoint of step 3" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+def test_a_run_that_cant_be_begun_with_is_one_clear_error(cascade, tmp_path):
+    config = config_of(cascade)
+    params = tiny_cascade.params_of(8, cascade.parent / "encoder")
+    empty = write_run(tmp_path / "empty", config, params, steps=())
+    with pytest.raises(InputError, match="is a run that has no checkpoint yet; train it longer"):
+        open_trained(empty)
+    params["conv_in"]["kernel"] = params["conv_in"]["kernel"] * np.nan
+    broken = write_run(tmp_path / "broken", config, params)
+    with pytest.raises(NotFiniteError, match=r'broken", step 3, .*parameter conv_in/kernel holds infinities or NaN'):
+        open_trained(broken).load()
+    other = write_run(tmp_path / "other", config, {"conv_out": params["conv_out"]})
+    with pytest.raises(InputError, match=r"stage\.json describes another network than the checkpoint holds"):
+        open_trained(other).load()
+
+
+def test_frozen_parameters_are_put_back_wherever_they_are_now(frozen_run, cascade):
+    workdir, whole, _ = frozen_run
+    stage = open_trained(workdir).stage
+    jax.tree.map(np.testing.assert_array_equal, load_run_params(workdir, stage)[0], whole)
+    (workdir.parent / "moved").rename(workdir.parent / "gone")
+    with pytest.raises(
+        InputError, match=r"needed now: .*moved/cascade/stage_8.* is no folder.*of export, --frozen_from"
+    ):
+        load_run_params(workdir, stage)
+    found, _ = load_run_params(workdir, stage, frozen_from=[cascade / "stage_8"])
+    jax.tree.map(np.testing.assert_array_equal, found, whole)
+
+
+def test_other_frozen_parameters_and_a_run_that_begins_with_itself_are_refused(frozen_run, tmp_path):
+    workdir, whole, config = frozen_run
+    stage = open_trained(workdir).stage
+    (workdir.parent / "moved").rename(workdir.parent / "gone")
+    other = write_run(tmp_path / "other", config_of(Path(config.train.init_from).parent), jax.tree.map(abs, whole))
+    with pytest.raises(InputError, match="arrays are others now, among them "):
+        load_run_params(workdir, stage, frozen_from=[other])
+    with pytest.raises(InputError, match="begins with itself"):
+        load_run_params(workdir, stage, frozen_from=[workdir])
 
 
 def test_without_it_parameters_are_random_and_none_may_be_frozen(cascade):
@@ -60,8 +149,9 @@ def test_trainable_patterns_that_fit_nothing_name_the_field(cascade):
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("absent", "neither a stage of a cascade, CASCADE/STAGE, nor a workdir of a training$"),
-        ("", "it is a cascade: name one of its stages, .*/cascade/stage_16"),
+        ("absent", "is no folder; expected a stage of a cascade, CASCADE/STAGE, or the workdir of a training$"),
+        ("..", "holds no network; expected a stage"),
+        ("", "is a whole cascade; name one of its stages: stage_16, stage_8$"),
         ("text_encoder", 'has no stage "text_encoder"; it has: stage_8, stage_16'),
     ],
 )

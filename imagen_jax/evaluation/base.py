@@ -91,7 +91,7 @@ class Evaluator(Protocol):
         """Yields names with numbers (logged) or with pictures uint8 [H,W,3] (saved in the workdir).
 
         Args:
-          params: the EMA parameters.
+          params: the averaged parameters of the network.
           step: of training.
         """
         ...

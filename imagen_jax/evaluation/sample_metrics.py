@@ -1,6 +1,6 @@
 """Metrics of samples of a stage in training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -27,23 +27,27 @@ class SampleMetrics:
         *,
         text: Embeddings,
         names: Sequence[str],
-        low_res: np.ndarray | None = None,
+        given: Mapping[str, np.ndarray],
         batch_size: int,
         seed: int = 0,
     ):
         """On several hosts each samples a part.
 
         Args:
-          text: of N prompts, and what they name, if that is known.
-          low_res: [N,h,w,3] float32 in [-1, 1], for a super-resolution stage.
+          stage: that is sampled from.
+          metrics: of its samples.
+          text: of N prompts.
+          names: what the prompts name, if that is known.
+          given: arrays [N,...] that conditions besides the text are made of, such as low_res.
           batch_size: images at a time, all devices of a host together.
+          seed: of the noise.
 
         Raises:
           InputError: fewer prompts than hosts.
         """
         check_enough(len(text))
         self._stage, self._metrics, self._text, self._names = stage, metrics, text, names
-        self._low_res, self._batch_size = low_res, batch_size
+        self._given, self._batch_size = given, batch_size
         key = jax.random.key(seed)
         self._keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(np.arange(len(text)))
         self._mesh = make_mesh()
@@ -71,8 +75,9 @@ class SampleMetrics:
             )
         everyones = gather_rows(pixels.reshape(len(pixels), -1)).reshape(-1, *pixels.shape[1:])
         images = {self._stage.image_size: ArrayImages(everyones)}
-        if self._low_res is not None:
-            images = {self._low_res.shape[1]: ArrayImages(to_uint8(self._low_res)), **images}
+        if "low_res" in self._given:
+            low_res = self._given["low_res"]
+            images = {low_res.shape[1]: ArrayImages(to_uint8(low_res)), **images}
         for name, value in measure(self._metrics, Samples(images, self._text.captions, self._names)).items():
             yield from ((f"eval/{key}", number) for key, number in value.flat(name).items())
 
@@ -84,7 +89,7 @@ class SampleMetrics:
             replicate(params, self._mesh),
             self._text.take(rows),
             keys=self._keys[own],
-            given={} if self._low_res is None else {"low_res": self._low_res[own]},
+            given={name: array[own] for name, array in self._given.items()},
             settings=self._stage.settings,
             negative=None,
             weak_params=None,

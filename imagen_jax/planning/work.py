@@ -38,9 +38,9 @@ class Work(NamedTuple):
     def useful_flops(self) -> int:
         """Of forward and backward: three times forward (docs/networks.md), whatever is computed again.
 
-        Where most parameters are frozen it is less, down to two times forward, as they need no gradients of their own.
+        Where parameters are frozen it is at most what is computed, as they need no gradients of their own.
         """
-        return 3 * self.forward_flops
+        return min(3 * self.forward_flops, self.step_flops) if self.frozen else 3 * self.forward_flops
 
     def seconds_at_peak(self, topology: Topology) -> float:
         """A step's time if the chips did nothing but the useful operations, each at its peak."""

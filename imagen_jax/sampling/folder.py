@@ -71,7 +71,7 @@ def load_cascade(
     folder = user_path(folder)
     contents = _read_contents(folder, allow_modules)
     contents.digests.warn_if_absent()
-    params = [_stage_params(contents, number) for number in range(len(contents.configs))]
+    params = [_stage_params(contents, number, convert=jnp.asarray) for number in range(len(contents.configs))]
     load = partial(load_cascade_encoder, folder, allow_modules=allow_modules, **kwargs)
     return Cascade(contents.configs, params, load() if keep_encoder else load, name=str(folder))
 
@@ -87,7 +87,7 @@ def open_stage(
       allow_modules: see `load_cascade`.
 
     Returns:
-      What it is, and a function that reads its parameters.
+      What it is, and a function that reads its parameters, as numpy arrays.
 
     Raises:
       InputError: see `load_cascade`; or there is no such stage.
@@ -98,7 +98,7 @@ def open_stage(
     if name not in names:
         raise InputError(f'"{folder}" has no stage "{name}"; it has: {", ".join(names)}')
     number = names.index(name)
-    return contents.configs[number], _stage_params(contents, number)
+    return contents.configs[number], _stage_params(contents, number, convert=np.asarray)
 
 
 def cascade_fingerprint(folder: str | Path, *, allow_modules: Collection[str] = ()) -> str:
@@ -255,12 +255,12 @@ class _NotAllowedError(InputError):
     """A folder would have a module imported that the caller hasn't allowed."""
 
 
-def _stage_params(contents: _Contents, number: int) -> Callable[[], Params]:
+def _stage_params(contents: _Contents, number: int, *, convert: Callable[[Any], Any]) -> Callable[[], Params]:
     """Checks a stage's file of weights without reading them, and returns what reads them."""
     path, config = contents.weights[number], contents.configs[number]
     contents.digests.check(path)
     shapes = _check_same_arrays(path, config)
-    return partial(_load_params, path, shapes, contents.digests, config.image_size)
+    return partial(_load_params, path, shapes, contents.digests, config.image_size, convert)
 
 
 def _refuse(path: Path, names: Mapping[str, str], module: str) -> NoReturn:
@@ -315,7 +315,9 @@ def _describe(array: tuple[tuple[int, ...], str] | None) -> str:
     return f"{array[1]} {list(array[0])}" if array else "absent"
 
 
-def _load_params(path: Path, names: Iterable[str], digests: Digests, image_size: int) -> Params:
+def _load_params(
+    path: Path, names: Iterable[str], digests: Digests, image_size: int, convert: Callable[[Any], Any]
+) -> Params:
     digests.check(path)  # it may have been replaced since
     flat = {}
     with _open(path) as file:
@@ -326,7 +328,7 @@ def _load_params(path: Path, names: Iterable[str], digests: Digests, image_size:
                     f'stage of {image_size} px: parameter {name} in "{path}" holds infinities or NaN, so there is no '
                     "picture; export the cascade from another checkpoint (python -m imagen_jax.export)"
                 )
-            flat[name] = jnp.asarray(array)
+            flat[name] = convert(array)
     return unflatten_dict(flat, sep="/")
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging as std_logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ _FOLDER = "checkpoints"
 _DAMAGED = "corrupt-"
 _PARTIAL = ".orbax-checkpoint-tmp"  # in the name of one that isn't finished
 _OF_EARLIER_VERSIONS = "data"
+_POLL_S = 0.02
 
 
 class NoCheckpointError(RuntimeError):
@@ -54,6 +56,7 @@ class Checkpointer:
         """
         self._folder = (workdir / _FOLDER).absolute()
         self._has_failed = False  # a save in the background
+        self._known_failures = storage.count_background_failures()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=True,
@@ -85,6 +88,7 @@ class Checkpointer:
         if self.latest_step == step:
             return
         meta = Meta(digest(state), data.get_state(), self._reference)
+        self._wait()
         with self._writing():
             self._manager.save(
                 step,
@@ -99,10 +103,18 @@ class Checkpointer:
         """
         try:
             with self._writing():
-                storage.raise_background_failure()
+                storage.raise_background_failure(after=self._known_failures)
         except StorageError:
             self._has_failed = True
             raise
+
+    def _wait(self) -> None:
+        """Waits for the save in the background, as long as it has not failed: see `check`."""
+        while self._manager.is_saving_in_progress():
+            self.check()
+            time.sleep(_POLL_S)
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState:
         """Returns the newest checkpoint that is whole, on the devices that `state` is on; sets the position of `data`.
@@ -140,6 +152,8 @@ class Checkpointer:
                     if meta.frozen:
                         meta.frozen.check(self._frozen)
                     data.set_state(meta.position)
+                    # What a damaged one has failed of is no failure to write.
+                    self._known_failures = storage.count_background_failures()
                     return saved.replace(skipped_in_row=0 * saved.skipped_in_row)
             self._set_aside(step, reason)
         self._raise_if_all_damaged()
@@ -188,8 +202,8 @@ class Checkpointer:
         """
         if self._has_failed:
             return
+        self._wait()
         with self._writing():
-            self._manager.wait_until_finished()
             self._manager.close()
             sync_folder(self._folder)
 
@@ -246,7 +260,9 @@ def load_ema_params(workdir: Path) -> Averaged:
     folder = (workdir / _FOLDER).absolute()
     if not folder.is_dir():
         raise InputError(f'no checkpoints in "{workdir}"; expected the --workdir of a training run')
-    with _manager(folder, ocp.PyTreeCheckpointHandler()) as manager:
+    options = _alone()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options.multiprocessing_options)
+    with _manager(folder, handler, options) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if not steps:
             raise InputError(f'no finished checkpoint in "{folder}"; train longer, or run the same training again')
@@ -257,7 +273,7 @@ def load_ema_params(workdir: Path) -> Averaged:
                 raise
             except Exception as error:  # orbax raises exceptions of every class for what it can't read
                 logging.warning("the checkpoint of step %d in %s is damaged: %s", step, folder, _one_line(error))
-    raise InputError(f'all checkpoints in "{folder}" are damaged; export another run')
+    raise InputError(f'all checkpoints in "{folder}" are damaged; take another run')
 
 
 def _read_ema_params(manager: ocp.CheckpointManager, step: int) -> Averaged:
@@ -290,14 +306,19 @@ def _manager(
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
 
+def _alone() -> ocp.CheckpointManagerOptions:
+    """For reading on each host by itself: where one can't read its part, the others don't wait for it in orbax."""
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+    return ocp.CheckpointManagerOptions(multiprocessing_options=alone, read_only=True, create=False)
+
+
 def _read(folder: Path, step: int, state: TrainState) -> tuple[TrainState, Meta]:
     if (folder / str(step) / _OF_EARLIER_VERSIONS).exists():
         raise InputError(f"{folder / str(step)} is of an earlier version of this code; go on with that one")
-    # Each host by itself: where one can't read its part, the others don't wait for it in here.
-    here = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
-    options = ocp.CheckpointManagerOptions(multiprocessing_options=alone, read_only=True, create=False)
-    with _manager(folder, ocp.StandardCheckpointHandler(multiprocessing_options=alone), options) as manager:
+    options = _alone()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options.multiprocessing_options)
+    with _manager(folder, handler, options) as manager:
         saved = manager.item_metadata(step)["state"]["params"]
         _check_same_arrays(saved, state.params, where=folder / str(step))
         found = manager.restore(

@@ -40,10 +40,9 @@ class FrozenReference(NamedTuple):
         """
         if changed := differing(params, self.digests, version=self.digest_version):
             raise InputError(
-                f'the frozen parameters of the run are those of "{self.origin}" when it was started, and '
-                f"{len(changed)} of {len(self.digests)} arrays differ now, among them {changed[0]}; give "
-                "--config.train.init_from what it was then (a cascade that is exported stays what it is; a run that "
-                "goes on doesn't)"
+                f'the frozen parameters of the run are those that "{self.origin}" held when it was started, and '
+                f"{len(changed)} of {len(self.digests)} arrays are others now, among them {changed[0]}; give "
+                "--init_from a folder that holds them"
             )
 
 
@@ -84,19 +83,20 @@ class Meta(NamedTuple):
           InputError: it is of a later version of this code.
         """
         # Both are written since there have been several versions.
-        version = value.get("digest_version", 1)
+        version, frozen = value.get("digest_version", 1), value.get("frozen")
         if version != 1 and _sha256([version, value["digests"]]) != value["digests_sha256"]:
             raise ValueError("the digests have changed since they were saved")
         if _sha256(value["position"]) != value["position_sha256"]:
             raise ValueError("the position of the data has changed since it was saved")
-        if "frozen" in value and _sha256(value["frozen"]) != value["frozen_sha256"]:
+        if frozen is not None and _sha256(frozen) != value["frozen_sha256"]:
             raise ValueError("what it says of the frozen parameters has changed since it was saved")
-        if version not in (1, DIGEST_VERSION):
-            raise InputError(
-                f"the digests of a checkpoint are of version {version}, which this code doesn't know; update it"
-            )
-        frozen = FrozenReference(**value["frozen"]) if "frozen" in value else None
-        return cls(value["digests"], value["position"], frozen, version)
+        for known in (version, frozen["digest_version"] if frozen else version):
+            if known not in (1, DIGEST_VERSION):
+                raise InputError(
+                    f"the digests of a checkpoint are of version {known}, which this code doesn't know; update it"
+                )
+        reference = FrozenReference(*(frozen[name] for name in FrozenReference._fields)) if frozen else None
+        return cls(value["digests"], value["position"], reference, version)
 
     def what_changed(self, tree: Any, *, prefix: str = "") -> str:
         """Says in words which arrays of `tree` are no more what was saved, or returns "".

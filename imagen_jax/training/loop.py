@@ -88,8 +88,8 @@ def train(
       key: the run's PRNG key.
       workdir: of the run.
       settings: how long the run is, and what it does how often.
-      evaluators: each with its interval in steps; called with the EMA parameters, on all hosts, after the step's
-        checkpoint: what a kill interrupts is not done again.
+      evaluators: each with its interval in steps; called with the averaged parameters, merged with the frozen ones,
+        on all hosts, after the step's checkpoint: what a kill interrupts is not done again.
       check_claim: `Claim.check`, called before each save.
 
     Returns:

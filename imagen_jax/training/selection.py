@@ -11,7 +11,6 @@ from imagen_jax.errors import InputError
 from imagen_jax.fields import show
 from imagen_jax.types import Params
 
-ALL = ("*",)
 _SHOWN_PATHS = 5
 
 
@@ -20,7 +19,7 @@ def select(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
 
     Args:
       params: arrays or shapes.
-      patterns: paths in which * stands for any text, "/" included, ? for a character, and [ab] for a or b. ALL: all.
+      patterns: paths in which * stands for any text, "/" included, ? for a character, and [ab] for a or b.
 
     Raises:
       InputError: a pattern that no path fits; the message lists the nearest paths.
@@ -28,11 +27,11 @@ def select(params: Params, patterns: Sequence[str]) -> tuple[Params, Params]:
     flat: dict[str, Any] = flatten_dict(dict(params), sep="/")
     chosen: set[str] = set()
     for pattern in patterns:
-        fits = fnmatch.filter(flat, pattern) if pattern != "*" else list(flat)
+        fits = fnmatch.filter(flat, pattern)
         if not fits:
             raise InputError(
-                f"no parameter's path fits {show(pattern)}, in which * stands for any text; the nearest of "
-                f"{len(flat)} paths: {', '.join(_nearest(pattern, list(flat)))}"
+                f"config.train.trainable: no parameter's path fits {show(pattern)}, in which * stands for any text; "
+                f"the nearest of {len(flat)} paths: {', '.join(_nearest(pattern, list(flat)))}"
             )
         chosen.update(fits)
     parts = ({path: leaf for path, leaf in flat.items() if (path in chosen) == wanted} for wanted in (True, False))

@@ -32,6 +32,7 @@ def test_work_is_counted_for_one_image_whatever_the_batch():
     assert (partly.parameters, partly.frozen) == (works[0].parameters, count_parameters(others))
     assert partly.forward_flops == works[0].forward_flops
     assert 1.8 < partly.step_flops / partly.forward_flops < 2.3
+    assert partly.useful_flops == partly.step_flops
 
 
 def test_the_work_is_described_with_its_floor():

@@ -2,6 +2,8 @@
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,18 +15,28 @@ from imagen_jax import hosts
 from imagen_jax.errors import InputError
 from imagen_jax.training import parallel
 from imagen_jax.training.checkpoint import Checkpointer
+from imagen_jax.training.selection import union
+from imagen_jax.training.state import create_state
+from imagen_jax.types import Params
 from tests.training import tiny
 
 # A step of two hosts on two cores takes a second, most of it in zero1's and fsdp's many messages.
 NUM_STEPS = {"pmap": 10, "zero1": 4, "fsdp": 4}
+PARTLY_FROZEN, TRAINABLE = ("pmap", "fsdp"), ("*attention*",)
 
 
-def run(strategy: str, num_steps: int):
-    """State and losses of this host's part in some steps; as one host does all of them, in test_hosts.py."""
-    optimizer = tiny.sgd()
-    initial = tiny.state_of(tiny.state().params, optimizer)
-    on_devices = parallel.parallelise(strategy, tiny.step(optimizer), parallel.all_devices(), initial)
-    state = jax.jit(lambda: initial, out_shardings=on_devices.state_sharding)()
+def run(strategy: str, num_steps: int, trainable: Sequence[str] = ("*",)):
+    """State, losses and frozen parameters of this host's part in some steps; test_hosts.py has one host do all.
+
+    They begin with parameters that each host has read by itself.
+    """
+    optimizer, devices = tiny.sgd(), parallel.all_devices()
+    task = tiny.task(trainable=trainable)
+    create = partial(create_state, task, optimizer, jax.random.key(0))
+    initial, frozen = jax.eval_shape(create)
+    on_devices = parallel.parallelise(strategy, tiny.step(optimizer, task), devices, initial, frozen)
+    create = jax.jit(create, out_shardings=(on_devices.state_sharding, on_devices.frozen_sharding))
+    state, frozen = create(parallel.put_start(tiny.state().params, devices))
     part = tiny.BATCH // jax.process_count()
     losses = []
     for index in range(num_steps):
@@ -34,9 +46,13 @@ def run(strategy: str, num_steps: int):
             if on_devices.device_axis:
                 here = here.reshape(jax.local_device_count(), -1, *here.shape[1:])
             batch[name] = jax.make_array_from_process_local_data(on_devices.batch_sharding, here)
-        state, metrics = on_devices.step(state, {}, batch, jax.random.key(1))
+        state, metrics = on_devices.step(state, frozen, batch, jax.random.key(1))
         losses.append(float(metrics["loss"]))
-    return on_devices.whole(state), np.array(losses)
+    return on_devices.whole(state), np.array(losses), frozen
+
+
+def flat(params: Params) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
 
 
 @contextlib.contextmanager
@@ -59,10 +75,12 @@ def main(folder: Path) -> None:
     parallel._SMALL = 0  # each divides what it may, however small
     results = {}
     for strategy in parallel.STRATEGIES:
-        state, losses = run(strategy, NUM_STEPS[strategy])
-        here = hosts.on_this_host(state)
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(here.params)]
-        results |= {f"{strategy}/losses": losses, f"{strategy}/params": np.concatenate([x.ravel() for x in leaves])}
+        state, losses, _ = run(strategy, NUM_STEPS[strategy])
+        results |= {f"{strategy}/losses": losses, f"{strategy}/params": flat(hosts.on_this_host(state).params)}
+        if strategy in PARTLY_FROZEN:
+            partly, losses, frozen = run(strategy, 2, TRAINABLE)
+            both = union(*hosts.on_this_host((partly.ema_params, frozen)))
+            results |= {f"{strategy}/partly_frozen/losses": losses, f"{strategy}/partly_frozen/params": flat(both)}
 
         batches = tiny.positions()
         checkpointer = Checkpointer(folder / strategy, keep=3)

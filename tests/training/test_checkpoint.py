@@ -292,7 +292,7 @@ def test_frozen_parameters_are_named_with_their_digests_and_others_are_refused(t
 
     for other, differing in ((changed, "conv_in/kernel"), ({}, "")):
         again = Checkpointer(tmp_path, keep=3, frozen=Frozen(other, "/another"))
-        with pytest.raises(InputError, match=f'those of "/a/cascade/stage_8" when it was started.*{differing}'):
+        with pytest.raises(InputError, match=f'those that "/a/cascade/stage_8" held when it was started.*{differing}'):
             again.restore(jax.device_put(state), tiny.positions())
         again.close()
     # Wherever they are now.
@@ -310,3 +310,17 @@ def test_a_write_that_failed_in_the_background_ends_the_run_at_the_next_step(tmp
         checkpointer.check()
     monkeypatch.setattr(checkpointer._manager, "wait_until_finished", lambda: pytest.fail("it would wait for others"))
     checkpointer.close()
+
+
+def test_the_end_of_a_run_waits_for_its_last_save_only_until_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_background", [])
+    checkpointer = Checkpointer(tmp_path, keep=3)
+
+    def fails_meanwhile() -> bool:
+        storage._background.append("No space left on device")
+        return True
+
+    monkeypatch.setattr(checkpointer._manager, "is_saving_in_progress", fails_meanwhile)
+    monkeypatch.setattr(checkpointer._manager, "wait_until_finished", lambda: pytest.fail("it would wait for others"))
+    with pytest.raises(StorageError, match="can't write checkpoints"):
+        checkpointer.close()

@@ -13,7 +13,7 @@ from imagen_jax.diffusion.schedules import cosine
 from imagen_jax.errors import InputError
 from imagen_jax.planning.collectives import count_collectives
 from imagen_jax.training import parallel
-from imagen_jax.training.selection import ALL, select
+from imagen_jax.training.selection import select
 from tests.training import tiny
 
 
@@ -23,7 +23,7 @@ def run(
     num_steps: int = 10,
     dtype: Any = jnp.float32,
     accumulate_steps: int = 1,
-    trainable: Any = ALL,
+    trainable: Any = ("*",),
 ):
     """State, losses and frozen parameters after some steps."""
     devices, optimizer = jax.devices()[:num_devices], tiny.sgd()

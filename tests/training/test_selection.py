@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from imagen_jax.errors import InputError
-from imagen_jax.training.selection import ALL, select, union
+from imagen_jax.training.selection import select, union
 from imagen_jax.training.state import parameter_table
 
 PARAMS = {
@@ -15,7 +15,7 @@ PARAMS = {
 @pytest.mark.parametrize(
     ("patterns", "chosen"),
     [
-        (ALL, ["conv_out/bias", "down_0/attention_0/q/kernel", "down_0/block_0/kernel"]),
+        (["*"], ["conv_out/bias", "down_0/attention_0/q/kernel", "down_0/block_0/kernel"]),
         (["*attention*"], ["down_0/attention_0/q/kernel"]),
         (["conv_out/bias", "*block_[0-9]/*"], ["conv_out/bias", "down_0/block_0/kernel"]),
     ],

@@ -41,5 +41,8 @@ class Task(Protocol):
         ...
 
     def merge(self, trainable: Params, frozen: Params) -> Params:
-        """Returns the parameters of the network that is sampled from and exported."""
+        """Returns the parameters of the network that is sampled from and exported.
+
+        `loss` takes them too, as trainable ones with nothing frozen: so the loss of held-out examples is measured.
+        """
         ...

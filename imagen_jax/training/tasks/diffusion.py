@@ -11,7 +11,7 @@ from imagen_jax.conditions import Condition, inputs
 from imagen_jax.conditions.keys import training_keys
 from imagen_jax.diffusion import objective
 from imagen_jax.diffusion.schedules import Schedule
-from imagen_jax.training.selection import ALL, select, union
+from imagen_jax.training.selection import select, union
 from imagen_jax.types import Batch, Params
 
 
@@ -27,7 +27,7 @@ class Diffusion:
         schedule: Schedule,
         prediction: str,
         weighting: str,
-        trainable: Sequence[str] = ALL,
+        trainable: Sequence[str] = ("*",),
     ):
         """The task for one stage.
 
@@ -36,7 +36,7 @@ class Diffusion:
           conditions: what the network is told.
           shape: (H, W, C) of the examples.
           schedule, prediction, weighting: see `diffusion.objective.diffusion_loss`.
-          trainable: which parameters are trained, as of `selection.select`; the others are frozen.
+          trainable: which parameters are trained, as of `selection.select`; the others are frozen. Default: all.
         """
         self._model, self._conditions, self._shape = model, tuple(conditions), shape
         self._schedule, self._prediction, self._weighting = schedule, prediction, weighting
