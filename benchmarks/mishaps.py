@@ -212,7 +212,8 @@ def _damage(run: Run, chance: random.Random) -> str:
     run.wait(processes)
     restored = _DAMAGED in run.printed()
     what = "nothing to damage"
-    if run.checkpoints():
+    # Where all were damaged the run would not go on, and say so.
+    if len(run.checkpoints()) > 1:
         newest = run.workdir / "checkpoints" / str(run.checkpoints()[-1])
         files = sorted(path for path in newest.rglob("*") if path.is_file())
         path = chance.choice(files)
