@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from imagen_jax import files
+from imagen_jax import files, hosts
 from imagen_jax.errors import InputError, StorageError
 from imagen_jax.evaluation.base import Measure, Samples
 from imagen_jax.evaluation.pages.run_folder import Run, read_run
@@ -259,3 +259,16 @@ def test_a_point_that_has_images_of_other_settings_is_refused(tmp_path):
         assert list(sweep.sample(Sampler(), run(1.0))) == POINTS[:1]
     with pytest.raises(InputError, match='guidance=1" has images of other settings at 4 px; choose another'):
         list(sweep.sample(Sampler(), run(2.0)))
+
+
+def test_hosts_meet_as_often_whatever_each_sees_of_the_shared_folder(tmp_path, monkeypatch):
+    """A host that sees the first one's run.json must not wait once more than it does."""
+    met = []
+    monkeypatch.setattr(hosts, "gather", lambda text: met.append(text) or [text])
+    sweep = make(tmp_path, POINTS[:1])
+    counts = []
+    for _ in range(2):  # without the file, and with it
+        met.clear()
+        list(sweep.sample(Sampler(), lambda point: Run(point.name, PROMPTS, 1, 4, {"settings": {}})))
+        counts.append(len(met))
+    assert counts[0] == counts[1]

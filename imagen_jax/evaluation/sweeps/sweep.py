@@ -133,18 +133,17 @@ class Sweep:
 
     def _check_settings(self, point: Point, run: Run) -> None:
         """Raises InputError where the point's folder has images of other settings, as another version may have had."""
-        path = self.folder(point) / RUN_FILE
-        if not path.is_file():
-            return
-        before, now = read_run(self.folder(point)).settings, json.loads(json.dumps(dict(run.settings)))
-        differing = [
-            size for size, own in now.get("settings", {}).items() if before.get("settings", {}).get(size) != own
-        ]
-        hosts.gather(point.name)  # before any of them writes
-        if differing:
+        differing = []
+        if (self.folder(point) / RUN_FILE).is_file():
+            before, now = read_run(self.folder(point)).settings, json.loads(json.dumps(dict(run.settings)))
+            differing = [
+                size for size, own in now.get("settings", {}).items() if before.get("settings", {}).get(size) != own
+            ]
+        # As the first host sees it, before it writes; and all come here, whatever they see.
+        if found := hosts.gather(", ".join(differing))[0]:
             raise InputError(
-                f'"{self.folder(point)}" has images of other settings at {", ".join(differing)} px; choose another '
-                "--out, or delete that folder"
+                f'"{self.folder(point)}" has images of other settings at {found} px; choose another --out, or delete '
+                "that folder"
             )
 
     def score(
