@@ -123,7 +123,7 @@ def _train(config: Any, workdir: Path, profile_steps: range) -> int:
         workdir_lib.check_resumes(workdir, config, stage)
     # A checkpoint holds all but what is frozen.
     start = None if resumes and not frozen_shapes else _open_start(config, shapes, frozen_shapes, text_store.width)
-    params = _read_start(start, stage, workdir, resumes=resumes, some_frozen=bool(frozen_shapes)) if start else None
+    params = _read_start(start, stage, resumes=resumes, some_frozen=bool(frozen_shapes)) if start else None
     hosts.check_equal({"the data": source.fingerprint, "the text store": stage.encoder_fingerprint})
     evaluators: list[tuple[int, Evaluator]] = []
     if config.prompts:
@@ -204,16 +204,17 @@ def _open_start(config: Any, state: TrainState, frozen: Params, text_width: int)
     """What the run begins with, of the shapes of its state; None: random parameters."""
     network = build.task(config).merge(state.params, frozen)
     return trained.open_start(
-        config, network, some_frozen=bool(frozen), text_width=text_width, allow_modules=_ALLOW_MODULES.value
+        config,
+        network,
+        some_frozen=bool(frozen),
+        text_width=text_width,
+        workdir=_WORKDIR.value,
+        allow_modules=_ALLOW_MODULES.value,
     )
 
 
-def _read_start(
-    start: trained.Trained, stage: StageConfig, workdir: Path, *, resumes: bool, some_frozen: bool
-) -> Params:
+def _read_start(start: trained.Trained, stage: StageConfig, *, resumes: bool, some_frozen: bool) -> Params:
     """What the run begins with, as numpy arrays."""
-    if start.folder == workdir.resolve():
-        raise InputError(f'--init_from="{start.folder}" is this run\'s own --workdir; name another run, or a cascade')
     trained.say_what_differs(start, stage)
     params, step = start.load()
     if jax.process_count() > 1:

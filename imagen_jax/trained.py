@@ -153,7 +153,13 @@ def _merge_frozen(
 
 
 def open_start(
-    config: Any, shapes: Params, *, some_frozen: bool, text_width: int, allow_modules: Collection[str] = ()
+    config: Any,
+    shapes: Params,
+    *,
+    some_frozen: bool,
+    text_width: int,
+    workdir: Path | None = None,
+    allow_modules: Collection[str] = (),
 ) -> Trained | None:
     """Opens what `config.train.init_from` names; None where parameters are drawn at random.
 
@@ -162,6 +168,7 @@ def open_start(
       shapes: of the parameters of the run's network.
       some_frozen: whether some of them are frozen.
       text_width: D of the run's texts.
+      workdir: of the run, which can't begin with itself; None: it has none.
       allow_modules: see `sampling.folder.load_cascade`; the modules that `config` names itself are allowed.
 
     Raises:
@@ -177,6 +184,8 @@ def open_start(
     own = [name for name in (config.model.name, config.sampling.sampler, *config.conditions) if is_import_path(name)]
     allowed = {*allow_modules, *(name.partition(":")[0] for name in own)}
     with build.named("config.train.init_from"):
+        if workdir and user_path(config.train.init_from).resolve() == workdir.resolve():
+            raise InputError(f'"{workdir}" is this run\'s own --workdir; name another run, or a stage of a cascade')
         found = open_trained(config.train.init_from, allow_modules=allowed)
         _check_same_network(found, config, shapes, text_width)
     return found

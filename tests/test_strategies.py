@@ -79,8 +79,6 @@ def test_a_run_from_a_cascade_with_frozen_parameters_goes_on_is_exported_and_beg
     assert "Frozen parameters are those of" in text and "is a run, whose newest checkpoint is read again" in text
     assert "Going on from step 6" in text and "changed since this run was started: config.train.init_from" in text
 
-    text = train(folder, "tuned", f"--init_from={folder}/tuned", *tuned[1:], steps(8), devices=1, expect=2)
-    assert "is this run's own --workdir" in text
     # Another start would come to nothing where all is in the checkpoint.
     text = train(folder, "straight", tuned[0], steps(9), devices=1, expect=2)
     assert "config.train.init_from: '' there, '" in text

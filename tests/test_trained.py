@@ -35,10 +35,10 @@ def config_of(cascade: Path, stage: str = "stage_8"):
     return config
 
 
-def start(config, width: int = tiny_cascade.WIDTH):
+def start(config, width: int = tiny_cascade.WIDTH, workdir: Path | None = None):
     state, frozen = build.shapes(config, text_width=width)
     network = build.task(config).merge(state.params, frozen)
-    return open_start(config, network, some_frozen=bool(frozen), text_width=width)
+    return open_start(config, network, some_frozen=bool(frozen), text_width=width, workdir=workdir)
 
 
 def test_a_stage_of_a_cascade_gives_its_parameters(cascade):
@@ -82,6 +82,8 @@ def test_a_run_gives_the_average_of_its_newest_checkpoint_that_is_whole(cascade,
     params = tiny_cascade.params_of(8, cascade.parent / "encoder")
     workdir = write_run(tmp_path / "run", config, params, steps=(2, 3))
     config.train.init_from = str(workdir)
+    with pytest.raises(InputError, match="is this run's own --workdir; name another run"):
+        start(config, workdir=workdir)
     found = start(config)
     assert found is not None and found.folder == workdir
     assert found.load()[1] == 3
