@@ -117,7 +117,7 @@ class Run:
         return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
 
     def end(self) -> dict[str, Any]:
-        """What two equal runs share: the last checkpoint's digests and position of the data, and the losses."""
+        """Returns what two equal runs share: the last checkpoint's digests and position of the data, and the losses."""
         newest = max(self.checkpoints())
         meta = self.workdir / "checkpoints" / str(newest) / "meta" / "metadata"
         losses = [(line["step"], line["train/loss"]) for line in read_metrics(self.workdir) if "train/loss" in line]
@@ -232,7 +232,7 @@ def _damage(run: Run, chance: random.Random) -> str:
 
 
 def _cost(run: Run) -> str:
-    """What the next start repeats."""
+    """Says in words how many steps the next start repeats."""
     checkpoints, steps = run.checkpoints(), run.steps()
     kept = checkpoints[-1] if checkpoints else 0
     return f"at step {steps}, of which {max(0, steps - kept)} are repeated"

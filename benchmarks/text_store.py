@@ -117,7 +117,7 @@ def _sizes(captions: _Captions, paths: dict[str, Path]) -> str:
 
 
 def _step_seconds(config: Any, source: Source, store: TextStore) -> float:
-    """Of one device, with its batches ready."""
+    """Measures a training step of one device, with its batches ready."""
     devices = jax.local_devices()[:1]
     create = build.create(config, text_width=store.width)
     state = parallel.replicate(jax.jit(create)(jax.random.key(0))[0], devices)

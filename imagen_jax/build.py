@@ -211,7 +211,7 @@ def conditions(config: Any, *, text_width: int = 0, drop: bool = True) -> tuple[
 
 
 def from_record(config: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What the conditions of a config make of a source's record, for the data pipeline."""
+    """Returns what makes the arrays of a config's conditions of a source's record, for the data pipeline."""
     return partial(inputs.from_record, conditions(config))
 
 
@@ -280,7 +280,7 @@ def shapes(config: Any, *, text_width: int) -> tuple[TrainState, Params]:
 
 
 def stage_config(config: Any, *, text_store: TextStore) -> StageConfig:
-    """What a cascade must know of the stage that `config` trains."""
+    """Makes what a cascade must know of the stage that `config` trains."""
     return StageConfig(
         name=f"stage_{config.data.image_size}",
         model=config.model.to_dict(),

@@ -18,10 +18,12 @@ from imagen_jax.errors import InputError
 from imagen_jax.fields import check_fields, nearest_multiples, show
 from imagen_jax.files import user_path
 from imagen_jax.registry import did_you_mean
-from imagen_jax.resolve import ALL, AUTO_PROMPTS, FOLLOW, resolve
+from imagen_jax.resolve import AUTO_PROMPTS, FOLLOW, resolve
 from imagen_jax.sampling.settings import SamplingSettings
 
 T = TypeVar("T")
+
+_ALL = ("*",)  # of train.trainable: every parameter
 
 # A run that goes on must keep these, and its network.
 _FIXED_FOR_A_RUN = {
@@ -98,7 +100,7 @@ def base_config() -> Any:
             # Parameters to begin with: of a cascade's stage, CASCADE/STAGE, or a run's workdir; "": random ones.
             "init_from": "",
             # Which parameters are trained, by their paths, in which * stands for any text; the others stay frozen.
-            "trainable": ALL,
+            "trainable": _ALL,
             "strategy": "pmap",  # key of training.parallel.STRATEGIES: what of the state is divided among devices
             "num_steps": 2_500_000,
             "num_epochs": 0.0,  # passes over the data set, in place of num_steps; 0: num_steps counts
@@ -126,7 +128,7 @@ def base_config() -> Any:
 
 
 def choose_variant(arg: str, variants: Mapping[str, T]) -> T:
-    """`variants[arg]`, for `get_config(arg)`; `--config=FILE:arg`.
+    """Returns `variants[arg]`, for `get_config(arg)` and `--config=FILE:arg`.
 
     Raises:
       InputError: no such variant; the message lists them.
@@ -157,7 +159,7 @@ def check_resumes(config: ConfigDict, saved: Mapping[str, Any], *, where: str) -
     changed = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
     rows = [f"config.{path}: {old.get(path)!r} there, {new.get(path)!r} here" for path in changed]
     # Where nothing is frozen, what the run began with is in its checkpoints, and another start would come to nothing.
-    all_are_trained = new["train.trainable"] == list(ALL)
+    all_are_trained = new["train.trainable"] == list(_ALL)
     fixed = _FIXED_FOR_A_RUN | ({"train.init_from"} if all_are_trained else set())
     fatal = [row for path, row in zip(changed, rows, strict=True) if _is_fixed(path, fixed)]
     if fatal:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-ALL = ("*",)  # of train.trainable: every parameter
 FOLLOW = -1  # of optimizer.decay_steps: train.num_steps
 AUTO_PROMPTS = ("auto",)
 # Chosen by us: two rows of a grid, which a glance takes in.

@@ -29,6 +29,7 @@ _FAILURES = (
 _OTHER_WORDS = ((errno.ENOSPC, "Not enough disk space"),)
 _REMEDY = "make space, or mount it again, and run the same command again"
 
+# How jax says that hosts can't exchange numbers, whichever class of exception it raises.
 _COLLECTIVE = re.compile(r"\bGloo [\w-]+ failed")
 
 _background: list[str] = []  # what failed in threads of libraries, for `raise_background_failure`

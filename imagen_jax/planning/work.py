@@ -51,7 +51,6 @@ def count_work(task: Task, trainable: Params, frozen: Params, batch: dict[str, A
     """Counts by tracing; parameters and batch are shapes."""
     one = {name: jax.ShapeDtypeStruct((1, *shape.shape[1:]), shape.dtype) for name, shape in batch.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
 
     def mean_loss(trainable: Params, frozen: Params, batch: Any, keys: jax.Array, t: jax.Array) -> jax.Array:

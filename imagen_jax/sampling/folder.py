@@ -255,14 +255,6 @@ class _NotAllowedError(InputError):
     """A folder would have a module imported that the caller hasn't allowed."""
 
 
-def _stage_params(contents: _Contents, number: int, *, convert: Callable[[Any], Any]) -> Callable[[], Params]:
-    """Checks a stage's file of weights without reading them, and returns what reads them."""
-    path, config = contents.weights[number], contents.configs[number]
-    contents.digests.check(path)
-    shapes = _check_same_arrays(path, config)
-    return partial(_load_params, path, shapes, contents.digests, config.image_size, convert)
-
-
 def _refuse(path: Path, names: Mapping[str, str], module: str) -> NoReturn:
     raise _NotAllowedError(
         f'"{path}" names "{names[module]}": to use it, the module {module} is imported, which runs it; if you trust '
@@ -279,6 +271,14 @@ def _check_encoder_files(folder: Path, digests: Digests, *, small: bool) -> None
     for path in encoder_files(folder):
         if (path.stat().st_size <= _SMALL) == small:
             digests.check(path)
+
+
+def _stage_params(contents: _Contents, number: int, *, convert: Callable[[Any], Any]) -> Callable[[], Params]:
+    """Checks a stage's file of weights without reading them, and returns what reads them."""
+    path, config = contents.weights[number], contents.configs[number]
+    contents.digests.check(path)
+    shapes = _check_same_arrays(path, config)
+    return partial(_load_params, path, shapes, contents.digests, config.image_size, convert)
 
 
 def _check_same_arrays(path: Path, config: StageConfig) -> dict[str, jax.ShapeDtypeStruct]:
